@@ -1,1 +1,13 @@
-//! Work in progress.
+//! Container images as values, and the places they are kept.
+//!
+//! Knows descriptors, manifests, layers, the OCI layout and registries; knows no
+//! Dockerfile, no recipe and no engine.
+
+mod descriptor;
+mod error;
+pub mod media_type;
+mod store;
+
+pub use descriptor::{Descriptor, DescriptorPlatform};
+pub use error::{Error, Kind};
+pub use store::{BlobSource, BlobStream, ImageStore, MAX_MANIFEST_SIZE, Mount, Name, RawManifest};

@@ -1,0 +1,128 @@
+//! The one error type of this crate, and what a caller may do about it.
+
+use std::io;
+use std::path::{Path, PathBuf};
+
+use trilith_core::Digest;
+
+/// A failure on an image, a store or a registry.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// An operation on a file failed.
+    #[error("cannot {verb} `{}`", path.display())]
+    Io {
+        /// What was tried, as in `read` or `create`.
+        verb: &'static str,
+        /// The file or directory.
+        path: PathBuf,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// Content does not have the digest it was asked for by.
+    #[error("{object} has digest `{actual}`, not `{expected}`")]
+    DigestMismatch {
+        /// What was read, as in ``blob of `localhost:5000/a` ``.
+        object: String,
+        /// The digest it was asked for by.
+        expected: Digest,
+        /// The digest it has.
+        actual: Digest,
+    },
+    /// Content is longer or shorter than its descriptor says.
+    #[error("{object} has {actual} bytes, not {expected}")]
+    SizeMismatch {
+        /// What was read.
+        object: String,
+        /// The size its descriptor says, in bytes.
+        expected: u64,
+        /// How many bytes came, where more came the count at which reading stopped.
+        actual: u64,
+    },
+    /// A manifest is larger than [`crate::MAX_MANIFEST_SIZE`].
+    #[error("manifest `{object}` is larger than {} MiB", crate::MAX_MANIFEST_SIZE >> 20)]
+    ManifestTooLarge {
+        /// The manifest's name and place.
+        object: String,
+    },
+    /// A document is not what its media type or the specification says.
+    #[error("{object} is malformed: {reason}")]
+    Malformed {
+        /// Which document.
+        object: String,
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// A tag, manifest or blob that was needed is not there.
+    #[error("{object} does not exist")]
+    NotFound {
+        /// What is missing, and where it was looked for.
+        object: String,
+    },
+    /// An index holds no image for the platform asked for.
+    #[error("`{image}` has no image for {wanted}")]
+    NoSuchPlatform {
+        /// The image.
+        image: String,
+        /// The platform asked for.
+        wanted: trilith_core::Platform,
+        /// The platforms the image has.
+        available: Vec<trilith_core::Platform>,
+    },
+}
+
+/// What kind of failure it is, from which callers pick an exit code or decide to go on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// The caller asked for something that cannot be.
+    Usage,
+    /// Something that was needed is not there.
+    NotFound,
+    /// Credentials are missing or were refused.
+    Denied,
+    /// A place did not answer, or not sensibly.
+    Unavailable,
+    /// Data is not what it claims to be.
+    Corrupt,
+    /// The local system failed.
+    System,
+}
+
+impl Error {
+    /// Returns a function that wraps an I/O error with what was tried on which path.
+    pub fn io(verb: &'static str, path: &Path) -> impl FnOnce(io::Error) -> Self {
+        let path = path.to_owned();
+        move |source| Self::Io { verb, path, source }
+    }
+
+    /// Returns the kind of the failure.
+    #[must_use]
+    pub fn kind(&self) -> Kind {
+        match self {
+            Self::Io { .. } => Kind::System,
+            Self::DigestMismatch { .. }
+            | Self::SizeMismatch { .. }
+            | Self::ManifestTooLarge { .. }
+            | Self::Malformed { .. } => Kind::Corrupt,
+            Self::NotFound { .. } | Self::NoSuchPlatform { .. } => Kind::NotFound,
+        }
+    }
+
+    /// Returns whether the same call may succeed when made again.
+    #[must_use]
+    pub fn is_retryable(&self) -> bool {
+        false
+    }
+
+    /// Returns what to do next, where there is something better than reading the message.
+    #[must_use]
+    pub fn hint(&self) -> Option<String> {
+        match self {
+            Self::NoSuchPlatform { available, .. } => {
+                let names: Vec<String> = available.iter().map(ToString::to_string).collect();
+                Some(format!("it has: {}", names.join(", ")))
+            }
+            _ => None,
+        }
+    }
+}
