@@ -2,6 +2,30 @@
 //!
 //! Nothing here knows a registry, an engine, a clock or the environment, and nothing
 //! is asynchronous. The disk is read in the functions named `load_*` and `walk*` only.
+//!
+//! # Tags alone
+//!
+//! Whoever wants to know what an image would be called needs this crate and nothing else.
+//! In the schemes of `OpenHands`, whose source digest is Python's `dirhash`:
+//!
+//! ```
+//! use trilith_core::OpenHandsInputs;
+//!
+//! # fn main() -> Result<(), trilith_core::SchemeError> {
+//! let inputs = OpenHandsInputs {
+//!     version: "1.0.0",
+//!     base_image: "ubuntu:22.04",
+//!     browser: true,
+//!     lock_files: vec![b"[project]\nname='x'\n", b"version = 1\n"],
+//!     source_digest: "9f78954704acc0be322d1ed3e8c07a33",
+//!     suffix: "-dev",
+//! };
+//! let tags = inputs.tags_v1()?;
+//! assert_eq!(tags.versioned.as_str(), "v1.0.0_ubuntu_tag_22.04-dev");
+//! assert_eq!(tags.source.as_str(), "v1.0.0_ayo96luyqh37tqnf_j02w4lbg2inwc3z6-dev");
+//! # Ok(())
+//! # }
+//! ```
 
 mod digest;
 mod input_hash;
@@ -9,8 +33,10 @@ mod level;
 mod platform;
 mod recipe;
 mod reference;
+mod scheme;
 mod short;
 mod tag;
+mod tags;
 
 pub use digest::{Algorithm, Digest, DigestError, Digester, hex};
 pub use input_hash::{FieldHasher, InputHash, InputHashError};
@@ -18,5 +44,10 @@ pub use level::Level;
 pub use platform::{Platform, PlatformError};
 pub use recipe::{ConfigRecipe, Destination, DestinationError, LayerRecipe, Owner, OwnerError};
 pub use reference::{DEFAULT_REGISTRY, DEFAULT_TAG, Reference, ReferenceError, Repository};
+pub use scheme::{
+    OpenHandsInputs, RuntimeImage, Scheme, SchemeError, SchemeNameError, TagPart, TagSubject,
+    runtime_image_repo_and_tag_v0, slug_v0, slug_v1,
+};
 pub use short::{SHORT_LEN, shorten};
 pub use tag::{MAX_TAG_LEN, Tag, TagError};
+pub use tags::{Keys, Tags};
