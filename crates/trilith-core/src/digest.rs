@@ -57,6 +57,15 @@ impl Digest {
         hasher.finish()
     }
 
+    /// Returns the SHA-256 digest with these 32 bytes.
+    pub(crate) fn from_sha256(bytes: &[u8; 32]) -> Self {
+        let algorithm = Algorithm::Sha256;
+        Self {
+            algorithm,
+            text: format!("{}:{}", algorithm.as_str(), hex(bytes)),
+        }
+    }
+
     /// Returns the algorithm, the part before the colon.
     #[must_use]
     pub fn algorithm(&self) -> Algorithm {

@@ -10,7 +10,7 @@ use std::str::FromStr;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 
-use crate::digest::hex;
+use crate::digest::{Digest, hex};
 use crate::short::shorten;
 
 /// The SHA-256 hash of build inputs. Names no bytes that exist, unlike [`crate::Digest`].
@@ -29,6 +29,12 @@ impl InputHash {
     #[must_use]
     pub fn short(self) -> String {
         shorten(&self.to_hex())
+    }
+
+    /// Returns the SHA-256 digest of the framed fields, which is what the hash is.
+    #[must_use]
+    pub fn to_digest(self) -> Digest {
+        Digest::from_sha256(&self.0)
     }
 
     /// Returns the 32 bytes.
@@ -137,7 +143,7 @@ mod tests {
         let mut hasher = FieldHasher::new("d");
         hasher.field("n", "vv");
         let framed = b"\x01\0\0\0\0\0\0\0d\x01\0\0\0\0\0\0\0n\x02\0\0\0\0\0\0\0vv";
-        assert_eq!(hasher.finish().to_hex(), crate::Digest::of(framed).hex());
+        assert_eq!(hasher.finish().to_digest(), Digest::of(framed));
     }
 
     #[test]

@@ -6,7 +6,28 @@
 //! # Tags alone
 //!
 //! Whoever wants to know what an image would be called needs this crate and nothing else.
-//! In the schemes of `OpenHands`, whose source digest is Python's `dirhash`:
+//! In the `trilith` scheme, from what the image stands on and what goes into it:
+//!
+//! ```
+//! use trilith_core::{Base, BaseName, Digest, Inputs, LockFile};
+//!
+//! # fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! let base = Base::Image {
+//!     name: BaseName::Reference("debian:bookworm".parse()?),
+//!     digest: Digest::of(b"the manifest that the reference resolved to"),
+//! };
+//! let mut inputs = Inputs::new("1.0.0", base);
+//! inputs.lock_files.push(LockFile::of("uv.lock", b"version = 1\n"));
+//!
+//! let keys = inputs.list()?.keys();
+//! let tags = inputs.tags(&keys, "")?;
+//! assert!(tags.versioned.as_str().starts_with("v1.0.0_debian_tag_bookworm_"));
+//! assert_eq!(tags.lock.as_str(), format!("v1.0.0_{}", keys.lock.short()));
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! And in the schemes of `OpenHands`, whose source digest is Python's `dirhash`:
 //!
 //! ```
 //! use trilith_core::OpenHandsInputs;
@@ -29,6 +50,7 @@
 
 mod digest;
 mod input_hash;
+mod inputs;
 mod level;
 mod platform;
 mod recipe;
@@ -40,13 +62,18 @@ mod tags;
 
 pub use digest::{Algorithm, Digest, DigestError, Digester, hex};
 pub use input_hash::{FieldHasher, InputHash, InputHashError};
+pub use inputs::{
+    Base, BaseKind, BaseName, Change, ChangeKind, DockerfileInput, DocumentError, EntryInput,
+    Input, InputList, Inputs, InputsDocument, InputsError, KEY_DOMAIN, LayerInput, LockFile,
+    Payload, SourceTree, diff,
+};
 pub use level::Level;
 pub use platform::{Platform, PlatformError};
 pub use recipe::{ConfigRecipe, Destination, DestinationError, LayerRecipe, Owner, OwnerError};
 pub use reference::{DEFAULT_REGISTRY, DEFAULT_TAG, Reference, ReferenceError, Repository};
 pub use scheme::{
-    OpenHandsInputs, RuntimeImage, Scheme, SchemeError, SchemeNameError, TagPart, TagSubject,
-    runtime_image_repo_and_tag_v0, slug_v0, slug_v1,
+    OpenHandsInputs, RuntimeImage, Scheme, SchemeError, SchemeNameError, TRILITH_SCHEME, TagPart,
+    TagSubject, runtime_image_repo_and_tag_v0, slug_v0, slug_v1,
 };
 pub use short::{SHORT_LEN, shorten};
 pub use tag::{MAX_TAG_LEN, Tag, TagError};

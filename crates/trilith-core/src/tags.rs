@@ -1,6 +1,6 @@
 //! The three tags of an image and the three keys behind them, one for each level.
 //!
-//! Nothing here computes them: see [`crate::OpenHandsInputs`].
+//! Nothing here computes them: see [`crate::Inputs`] and [`crate::OpenHandsInputs`].
 
 use serde::{Deserialize, Serialize};
 

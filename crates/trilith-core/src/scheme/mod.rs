@@ -1,11 +1,12 @@
 //! Schemes: the ways in which inputs become tags.
 //!
 //! A scheme is a pure function. What it hashes and by which rules lives in
-//! `openhands.rs`; reading files is the caller's part.
+//! `openhands.rs` and in [`crate::inputs`](crate::Inputs); reading files is the caller's part.
 
 mod compose;
 mod openhands;
 mod runtime_image;
+mod trilith;
 
 use std::fmt;
 use std::str::FromStr;
@@ -13,6 +14,11 @@ use std::str::FromStr;
 pub use compose::{SchemeError, TagPart, TagSubject};
 pub use openhands::{OpenHandsInputs, slug_v0, slug_v1};
 pub use runtime_image::{RuntimeImage, runtime_image_repo_and_tag_v0};
+pub(crate) use trilith::tags as trilith_tags;
+
+/// What the `trilith` scheme calls itself in labels and documents. Part of every key by way
+/// of their domain, [`crate::KEY_DOMAIN`].
+pub const TRILITH_SCHEME: &str = "trilith/v1";
 
 /// A way in which inputs become tags.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
