@@ -47,11 +47,14 @@
 //! # Ok(())
 //! # }
 //! ```
+//!
+//! What to build, given what exists, is a [`Planner`]'s to say.
 
 mod digest;
 mod input_hash;
 mod inputs;
 mod level;
+mod plan;
 mod platform;
 mod recipe;
 mod reference;
@@ -68,6 +71,10 @@ pub use inputs::{
     Payload, SourceTree, diff,
 };
 pub use level::Level;
+pub use plan::{
+    Action, BuildFrom, Existence, Plan, PlanError, PlanOptions, Planner, Step, Strategy,
+    StrategyError,
+};
 pub use platform::{Platform, PlatformError};
 pub use recipe::{ConfigRecipe, Destination, DestinationError, LayerRecipe, Owner, OwnerError};
 pub use reference::{DEFAULT_REGISTRY, DEFAULT_TAG, Reference, ReferenceError, Repository};
