@@ -1,0 +1,124 @@
+//! A private Podman (Debian's, 4.3): images, containers and settings of its own.
+//!
+//! There is no daemon to start; what is guarded are its containers, mounts and directories.
+//! The settings suit a machine without systemd and without the right to raise limits, which
+//! Podman by default tries. Containers have no network unless asked for. It needs root.
+
+use std::fs;
+use std::path::Path;
+use std::process::Command;
+
+use crate::command::{assert_success, run, stdout_of};
+use crate::guard::{Guard, new_dir};
+
+/// A private Podman; its containers are ended and everything removed when dropped or when the test's process ends.
+#[derive(Debug)]
+pub struct Podman {
+    guard: Guard,
+}
+
+impl Podman {
+    /// Sets up an empty Podman.
+    ///
+    /// # Panics
+    /// When `podman` is not installed or can use neither of its storage drivers.
+    #[must_use]
+    pub fn new() -> Self {
+        let dir = new_dir("podman");
+        write_settings(&dir);
+        fs::write(
+            dir.join("cleanup"),
+            "podman rm --all --force --time 0; podman system reset --force",
+        )
+        .expect("cannot write the cleanup script");
+        // On some file systems overlayfs cannot be used; copying works everywhere.
+        let works = ["overlay", "vfs"].iter().any(|driver| {
+            write_storage(&dir, driver);
+            run(podman(&dir).arg("info")).status.success()
+        });
+        assert!(works, "podman works neither with overlay nor with vfs");
+        let guard = Guard::without_service(dir.clone(), &podman(&dir));
+        Self { guard }
+    }
+
+    /// Returns `podman` with the private settings.
+    #[must_use]
+    pub fn podman(&self) -> Command {
+        podman(self.guard.dir())
+    }
+
+    /// Pulls `reference` over plain HTTP.
+    pub fn pull(&self, reference: &str) {
+        assert_success(
+            self.podman()
+                .args(["pull", "--quiet", "--tls-verify=false", reference]),
+        );
+    }
+
+    /// Runs `arguments` in a new container of `image`, without network, and returns its stdout.
+    #[must_use]
+    pub fn run(&self, image: &str, arguments: &[&str]) -> String {
+        stdout_of(
+            self.podman()
+                .args(["run", "--rm", "--pull=never", image])
+                .args(arguments),
+        )
+    }
+}
+
+impl Default for Podman {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+/// Returns `podman` with the settings in `dir`.
+fn podman(dir: &Path) -> Command {
+    let mut command = Command::new("podman");
+    command
+        .env("CONTAINERS_CONF", dir.join("containers.conf"))
+        .env("CONTAINERS_STORAGE_CONF", dir.join("storage.conf"))
+        .env("CONTAINERS_REGISTRIES_CONF", dir.join("registries.conf"))
+        .env("REGISTRY_AUTH_FILE", dir.join("auth.json"))
+        .env_remove("CONTAINER_HOST");
+    command
+}
+
+/// Writes the settings but those of the storage.
+fn write_settings(dir: &Path) {
+    let at = dir.display();
+    let containers = format!(
+        r#"[containers]
+netns = "none"
+default_ulimits = ["nofile=1024:1024", "nproc=4096:4096"]
+log_driver = "k8s-file"
+
+[engine]
+cgroup_manager = "cgroupfs"
+events_logger = "file"
+# The default, shared memory, is one for all Podmans of the machine.
+lock_type = "file"
+runtime = "runc"
+static_dir = "{at}/root/libpod"
+tmp_dir = "{at}/tmp"
+volume_path = "{at}/volumes"
+image_copy_tmp_dir = "{at}/copy"
+
+[network]
+network_config_dir = "{at}/networks"
+"#
+    );
+    fs::create_dir(dir.join("copy")).expect("cannot create a directory for podman");
+    fs::write(dir.join("containers.conf"), containers).expect("cannot write `containers.conf`");
+    fs::write(dir.join("auth.json"), "{}").expect("cannot write `auth.json`");
+    fs::write(dir.join("registries.conf"), "").expect("cannot write `registries.conf`");
+}
+
+/// Writes the settings of the storage.
+fn write_storage(dir: &Path, driver: &str) {
+    let at = dir.display();
+    let storage = format!(
+        "[storage]\ndriver = \"{driver}\"\ngraphroot = \"{at}/root\"\nrunroot = \"{at}/run\"\n"
+    );
+    fs::write(dir.join("storage.conf"), storage).expect("cannot write `storage.conf`");
+}

@@ -1,0 +1,142 @@
+//! Both engines run containers from the images made here, and leave nothing behind.
+
+use std::fs;
+
+use trilith_testkit::{
+    Compression, Dockerd, Format, ImageOptions, Podman, Registry, RegistryOptions, assert_success,
+    busybox_image, debian_image, skopeo, stdout_of,
+};
+
+/// Returns the mounts whose place or source names `text`.
+fn mounts(text: &str) -> Vec<String> {
+    let table = fs::read_to_string("/proc/self/mounts").unwrap_or_default();
+    let lines = table.lines().filter(|line| line.contains(text));
+    lines.map(str::to_owned).collect()
+}
+
+#[test]
+fn docker_runs_what_is_made_here() {
+    let registry = Registry::start(RegistryOptions::default());
+    let dockerd = Dockerd::start();
+    for (name, options) in [
+        ("oci:1", ImageOptions::default()),
+        (
+            "docker:1",
+            ImageOptions {
+                format: Format::DockerV2s2,
+                ..ImageOptions::default()
+            },
+        ),
+        ("list:1", ImageOptions::multi_platform(Format::DockerV2s2)),
+        ("index:1", ImageOptions::multi_platform(Format::Oci)),
+    ] {
+        let image = busybox_image(&registry, name, &options);
+        assert_success(dockerd.docker().args(["pull", &image.reference]));
+        let said = stdout_of(
+            dockerd
+                .docker()
+                .args(["run", "--rm", "--network=none", &image.reference])
+                .args(["sh", "-c", "cat /etc/motd; ls /etc/removed; echo $BASE"]),
+        );
+        assert_eq!(said, "welcome back\n1", "{name}");
+    }
+    // A container that still runs is ended with the daemon.
+    let index = registry.reference("index:1");
+    assert_success(dockerd.docker().args([
+        "run",
+        "--detach",
+        "--network=none",
+        &index,
+        "sleep",
+        "1000",
+    ]));
+    let socket = dockerd.host().trim_start_matches("unix://").to_owned();
+    let dir = socket.trim_end_matches("/docker.sock").to_owned();
+    assert!(!mounts(&dir).is_empty());
+    drop(dockerd);
+    assert_eq!(mounts(&dir), Vec::<String>::new());
+    assert!(!fs::exists(&dir).unwrap());
+}
+
+#[test]
+fn podman_runs_what_is_made_here() {
+    let registry = Registry::start(RegistryOptions::default());
+    let podman = Podman::new();
+    for (name, options) in [
+        ("oci:1", ImageOptions::default()),
+        (
+            "zstd:1",
+            ImageOptions {
+                compression: Compression::Zstd,
+                ..ImageOptions::default()
+            },
+        ),
+        (
+            "plain:1",
+            ImageOptions {
+                compression: Compression::None,
+                ..ImageOptions::default()
+            },
+        ),
+        ("list:1", ImageOptions::multi_platform(Format::DockerV2s2)),
+    ] {
+        let image = busybox_image(&registry, name, &options);
+        podman.pull(&image.reference);
+        let script = "cat /etc/motd; ls /etc/removed; echo $BASE";
+        let said = podman.run(&image.reference, &["sh", "-c", script]);
+        assert_eq!(said, "welcome back\n1", "{name}");
+    }
+    let list = registry.reference("list:1");
+    assert_success(podman.podman().args([
+        "run",
+        "--detach",
+        "--name=left",
+        &list,
+        "sleep",
+        "1000",
+    ]));
+    let root = stdout_of(
+        podman
+            .podman()
+            .args(["info", "--format={{.Store.GraphRoot}}"]),
+    );
+    let dir = root.trim_end_matches("/root").to_owned();
+    assert!(!mounts(&dir).is_empty());
+    drop(podman);
+    assert_eq!(mounts(&dir), Vec::<String>::new());
+    assert!(!fs::exists(&dir).unwrap());
+}
+
+#[test]
+fn images_are_the_same_every_time_and_say_what_they_are() {
+    let registry = Registry::start(RegistryOptions::default());
+    let options = ImageOptions::multi_platform(Format::Oci);
+    let first = busybox_image(&registry, "a:1", &options);
+    let second = busybox_image(&registry, "b:1", &options);
+    assert_eq!(first.digest, second.digest);
+    let config = |architecture: &str| {
+        let reference = format!("docker://{}", first.reference);
+        let override_arch = format!("--override-arch={architecture}");
+        let mut skopeo = skopeo("inspect");
+        stdout_of(skopeo.args(["--config", "--raw", &override_arch, &reference]))
+    };
+    assert!(config("arm64").contains("\"variant\": \"v8\""));
+    assert!(config("amd64").contains("\"x-foreign\""));
+    let index = registry.manifest("a", "1").unwrap();
+    assert_eq!(index.media_type, "application/vnd.oci.image.index.v1+json");
+}
+
+#[test]
+fn debian_runs_and_is_made_once() {
+    let registry = Registry::start(RegistryOptions::default());
+    let image = debian_image(&registry, "debian:bookworm", Format::DockerV2s2, true);
+    let oci = debian_image(&registry, "debian:oci", Format::Oci, true);
+    assert_ne!(image.digest, oci.digest);
+    let podman = Podman::new();
+    podman.pull(&image.reference);
+    let script = "import os; print(open('/etc/debian_version').read()[:2], os.environ['LANG'])";
+    assert_eq!(
+        podman.run(&image.reference, &["python3", "-c", script]),
+        "12 C.UTF-8"
+    );
+}
