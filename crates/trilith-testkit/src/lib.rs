@@ -20,6 +20,7 @@ mod guard;
 pub mod http;
 mod image;
 mod podman;
+mod project;
 mod proxy;
 mod registry;
 
@@ -32,5 +33,6 @@ pub use image::{
     debian_rootfs, push_image,
 };
 pub use podman::Podman;
+pub use project::{Project, pypi_sdist};
 pub use proxy::{Fault, FaultProxy, Rule};
 pub use registry::{Manifest, Registry, RegistryOptions};
