@@ -66,8 +66,8 @@ mod tags;
 pub use digest::{Algorithm, Digest, DigestError, Digester, hex};
 pub use input_hash::{FieldHasher, InputHash, InputHashError};
 pub use inputs::{
-    Base, BaseKind, BaseName, Change, ChangeKind, DockerfileInput, DocumentError, EntryInput,
-    Input, InputList, Inputs, InputsDocument, InputsError, KEY_DOMAIN, LayerInput, LockFile,
+    Base, BaseKind, BaseName, Change, ChangeKind, DockerfileInput, EntryInput, Input, InputList,
+    Inputs, InputsDocument, InputsDocumentError, InputsError, KEY_DOMAIN, LayerInput, LockFile,
     Payload, SourceTree, diff,
 };
 pub use level::Level;

@@ -87,15 +87,15 @@ impl InputsDocument {
     /// Returns the document that `bytes` hold, its keys checked against its list.
     ///
     /// # Errors
-    /// [`DocumentError`], by what is wrong with it.
-    pub fn parse(bytes: &[u8]) -> Result<Self, DocumentError> {
+    /// [`InputsDocumentError`], by what is wrong with it.
+    pub fn parse(bytes: &[u8]) -> Result<Self, InputsDocumentError> {
         let Header { schema } = serde_json::from_slice(bytes)?;
         if schema != SCHEMA {
-            return Err(DocumentError::Schema(schema));
+            return Err(InputsDocumentError::Schema(schema));
         }
         let wire: Wire = serde_json::from_slice(bytes)?;
         if wire.scheme != TRILITH_SCHEME {
-            return Err(DocumentError::Scheme(wire.scheme));
+            return Err(InputsDocumentError::Scheme(wire.scheme));
         }
         let inputs = wire.inputs.into_iter().map(Input::from).collect();
         let document = Self {
@@ -107,9 +107,9 @@ impl InputsDocument {
         Ok(document)
     }
 
-    fn check_levels(&self) -> Result<(), DocumentError> {
+    fn check_levels(&self) -> Result<(), InputsDocumentError> {
         match self.inputs.as_slice().last() {
-            Some(input) if input.level > self.level => Err(DocumentError::Level {
+            Some(input) if input.level > self.level => Err(InputsDocumentError::Level {
                 name: input.name.clone(),
                 level: input.level,
                 document: self.level,
@@ -118,7 +118,7 @@ impl InputsDocument {
         }
     }
 
-    fn check_keys(&self, stated: &WireKeys) -> Result<(), DocumentError> {
+    fn check_keys(&self, stated: &WireKeys) -> Result<(), InputsDocumentError> {
         let computed = self.inputs.keys();
         for level in Level::ALL {
             let stated = match level {
@@ -128,7 +128,7 @@ impl InputsDocument {
             };
             let expected = (level <= self.level).then(|| computed.get(level));
             if stated != expected {
-                return Err(DocumentError::Key { level });
+                return Err(InputsDocumentError::Key { level });
             }
         }
         Ok(())
@@ -138,7 +138,7 @@ impl InputsDocument {
 /// Why bytes are not a document of inputs.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
-pub enum DocumentError {
+pub enum InputsDocumentError {
     /// It is not JSON, or not of the document's shape.
     #[error("the list of inputs is malformed")]
     Json(#[from] serde_json::Error),
@@ -169,7 +169,7 @@ pub enum DocumentError {
     },
 }
 
-impl DocumentError {
+impl InputsDocumentError {
     /// Returns what to do next, where there is something better than reading the message.
     #[must_use]
     pub fn hint(&self) -> Option<String> {

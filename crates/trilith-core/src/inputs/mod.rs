@@ -12,7 +12,7 @@ mod name;
 use std::collections::{BTreeMap, BTreeSet};
 
 pub use diff::{Change, ChangeKind, diff};
-pub use document::{DocumentError, InputsDocument};
+pub use document::{InputsDocument, InputsDocumentError};
 pub use list::{Input, InputList, InputsError, KEY_DOMAIN};
 
 use crate::digest::Digest;
@@ -146,11 +146,11 @@ pub enum Base {
 pub enum BaseName {
     /// An image on a registry or in an engine.
     Reference(Reference),
-    /// An image or a root file system on disk.
+    /// An image or a root file system that is named by a path or an ID.
     Kind(BaseKind),
 }
 
-/// The kinds of bases that are paths.
+/// The kinds of bases that have no name of their own.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum BaseKind {
     /// An OCI layout.
@@ -159,6 +159,8 @@ pub enum BaseKind {
     OciArchive,
     /// What `docker save` writes.
     DockerArchive,
+    /// An image in an engine that has an ID alone.
+    DockerDaemon,
     /// A root file system.
     Directory,
 }
@@ -171,6 +173,7 @@ impl BaseKind {
             Self::Oci => "oci",
             Self::OciArchive => "oci-archive",
             Self::DockerArchive => "docker-archive",
+            Self::DockerDaemon => "docker-daemon",
             Self::Directory => "dir",
         }
     }

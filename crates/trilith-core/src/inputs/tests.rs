@@ -515,7 +515,7 @@ mod documents {
     #[test]
     fn another_schema_may_have_another_shape() {
         let error = InputsDocument::parse(br#"{"schema":7,"facts":[]}"#).unwrap_err();
-        assert!(matches!(error, DocumentError::Schema(7)));
+        assert!(matches!(error, InputsDocumentError::Schema(7)));
         assert!(error.hint().is_some());
         assert!(InputsDocument::parse(b"").is_err());
     }
