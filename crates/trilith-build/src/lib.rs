@@ -1,1 +1,3 @@
-//! Work in progress.
+//! Project files, recipes and the build that turns them into tagged images.
+
+pub mod project;
