@@ -2,8 +2,11 @@
 
 use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use trilith_core::Digest;
+
+use crate::registry::Failure;
 
 /// A failure on an image, a store or a registry.
 #[derive(Debug, thiserror::Error)]
@@ -69,6 +72,22 @@ pub enum Error {
         /// The platforms the image has.
         available: Vec<trilith_core::Platform>,
     },
+    /// A registry refused a request, did not answer, or answered nonsense. Shared, because
+    /// one failure to get a token ends all requests that waited for it.
+    #[error(transparent)]
+    Registry(Arc<Failure>),
+}
+
+impl From<Failure> for Error {
+    fn from(failure: Failure) -> Self {
+        Self::Registry(Arc::new(failure))
+    }
+}
+
+impl From<Arc<Failure>> for Error {
+    fn from(failure: Arc<Failure>) -> Self {
+        Self::Registry(failure)
+    }
 }
 
 /// What kind of failure it is, from which callers pick an exit code or decide to go on.
@@ -105,13 +124,17 @@ impl Error {
             | Self::ManifestTooLarge { .. }
             | Self::Malformed { .. } => Kind::Corrupt,
             Self::NotFound { .. } | Self::NoSuchPlatform { .. } => Kind::NotFound,
+            Self::Registry(failure) => failure.kind(),
         }
     }
 
     /// Returns whether the same call may succeed when made again.
     #[must_use]
     pub fn is_retryable(&self) -> bool {
-        false
+        match self {
+            Self::Registry(failure) => failure.is_retryable(),
+            _ => false,
+        }
     }
 
     /// Returns what to do next, where there is something better than reading the message.
@@ -122,6 +145,7 @@ impl Error {
                 let names: Vec<String> = available.iter().map(ToString::to_string).collect();
                 Some(format!("it has: {}", names.join(", ")))
             }
+            Self::Registry(failure) => failure.hint(),
             _ => None,
         }
     }

@@ -6,7 +6,9 @@
 mod descriptor;
 mod error;
 pub mod media_type;
+pub mod registry;
 mod store;
+mod verified;
 
 pub use descriptor::{Descriptor, DescriptorPlatform};
 pub use error::{Error, Kind};
