@@ -50,20 +50,31 @@
 //!
 //! What to build, given what exists, is a [`Planner`]'s to say.
 
+mod content;
 mod digest;
+mod dirhash;
+mod hash_error;
 mod input_hash;
 mod inputs;
 mod level;
 mod plan;
+mod listing;
+mod md5_lanes;
+mod pattern;
 mod platform;
 mod recipe;
 mod reference;
 mod scheme;
 mod short;
+mod stat_cache;
 mod tag;
 mod tags;
+mod tree;
+mod walk;
 
 pub use digest::{Algorithm, Digest, DigestError, Digester, hex};
+pub use dirhash::{DirHash, load_dirhash, walk_dirhash};
+pub use hash_error::HashError;
 pub use input_hash::{FieldHasher, InputHash, InputHashError};
 pub use inputs::{
     Base, BaseKind, BaseName, Change, ChangeKind, DockerfileInput, EntryInput, Input, InputList,
@@ -75,6 +86,7 @@ pub use plan::{
     Action, BuildFrom, Existence, Plan, PlanError, PlanOptions, Planner, Step, Strategy,
     StrategyError,
 };
+pub use pattern::{PatternError, Patterns};
 pub use platform::{Platform, PlatformError};
 pub use recipe::{ConfigRecipe, Destination, DestinationError, LayerRecipe, Owner, OwnerError};
 pub use reference::{DEFAULT_REGISTRY, DEFAULT_TAG, Reference, ReferenceError, Repository};
@@ -83,5 +95,7 @@ pub use scheme::{
     TagSubject, runtime_image_repo_and_tag_v0, slug_v0, slug_v1,
 };
 pub use short::{SHORT_LEN, shorten};
+pub use stat_cache::{Saved, StatCache};
 pub use tag::{MAX_TAG_LEN, Tag, TagError};
 pub use tags::{Keys, Tags};
+pub use tree::{EntryKind, Tree, TreeEntry, canonical_mode, load_tree};

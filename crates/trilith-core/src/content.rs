@@ -1,0 +1,343 @@
+//! Hashes the content of many files at once, with the help of the stat cache.
+
+use std::cell::RefCell;
+use std::cmp::Reverse;
+use std::os::fd::OwnedFd;
+use std::path::{Path, PathBuf};
+
+use md5::Md5;
+use rayon::prelude::*;
+use rustix::fs::{FileType, Mode, OFlags};
+use rustix::io::Errno;
+use sha2::{Digest as _, Sha256};
+
+use crate::hash_error::HashError;
+use crate::md5_lanes::{LANES, md5_lanes};
+use crate::stat_cache::{Now, Stamp, StatCache, Sums};
+
+/// How many bytes of a large file are read at once.
+const CHUNK: usize = 256 * 1024;
+
+/// Up to this size files are read whole and hashed in groups.
+const SMALL: usize = 128 * 1024;
+
+/// A hash function as the stat cache keeps its results.
+pub(crate) trait ContentHash: Copy + Send + Sync + Sized {
+    /// How many small files are best hashed at once.
+    const GROUP: usize;
+
+    type Hasher: sha2::Digest;
+
+    fn finish(hasher: Self::Hasher) -> Self;
+
+    /// Returns the hashes of up to [`Self::GROUP`] contents.
+    fn of_group(contents: &[&[u8]]) -> Vec<Self>;
+
+    fn pick(sums: &Sums) -> Option<Self>;
+
+    fn sums(self) -> Sums;
+}
+
+/// MD5, which the `OpenHands` schemes are made of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct Md5Sum(pub(crate) [u8; 16]);
+
+/// SHA-256, the digest of everything else.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Sha256Sum(pub(crate) [u8; 32]);
+
+impl ContentHash for Md5Sum {
+    const GROUP: usize = LANES;
+
+    type Hasher = Md5;
+
+    fn finish(hasher: Md5) -> Self {
+        Self(hasher.finalize().into())
+    }
+
+    fn of_group(contents: &[&[u8]]) -> Vec<Self> {
+        let mut lanes: [&[u8]; LANES] = [&[]; LANES];
+        for (lane, content) in lanes.iter_mut().zip(contents) {
+            *lane = content;
+        }
+        let sums = md5_lanes(lanes).into_iter().map(Self);
+        sums.take(contents.len()).collect()
+    }
+
+    fn pick(sums: &Sums) -> Option<Self> {
+        sums.md5.map(Self)
+    }
+
+    fn sums(self) -> Sums {
+        Sums {
+            md5: Some(self.0),
+            sha256: None,
+        }
+    }
+}
+
+impl ContentHash for Sha256Sum {
+    // Processors that have instructions for SHA-256 keep busy with one.
+    const GROUP: usize = 1;
+
+    type Hasher = Sha256;
+
+    fn finish(hasher: Sha256) -> Self {
+        Self(hasher.finalize().into())
+    }
+
+    fn of_group(contents: &[&[u8]]) -> Vec<Self> {
+        let sum = |content: &&[u8]| Self(Sha256::digest(content).into());
+        contents.iter().map(sum).collect()
+    }
+
+    fn pick(sums: &Sums) -> Option<Self> {
+        sums.sha256.map(Self)
+    }
+
+    fn sums(self) -> Sums {
+        Sums {
+            md5: None,
+            sha256: Some(self.0),
+        }
+    }
+}
+
+/// Whether a symbolic link may stand in the place of a file.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Links {
+    Follow,
+    Refuse,
+}
+
+impl Links {
+    /// Returns the flags with which to open files and directories.
+    pub(crate) fn flags(self) -> OFlags {
+        match self {
+            Self::Follow => OFlags::empty(),
+            Self::Refuse => OFlags::NOFOLLOW,
+        }
+    }
+}
+
+/// A file as the walk saw it, and its hash once that is known.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Content<H> {
+    stamp: Stamp,
+    hash: Option<H>,
+}
+
+impl<H: ContentHash> Content<H> {
+    /// Returns the file that looks like `stamp`, with its hash when `cache` knows it.
+    pub(crate) fn look_up(stamp: Stamp, cache: &StatCache) -> Self {
+        let hash = cache.lookup(&stamp, H::pick);
+        Self { stamp, hash }
+    }
+
+    /// Returns whether nothing has to be read.
+    pub(crate) fn is_known(&self) -> bool {
+        self.hash.is_some()
+    }
+
+    /// Returns how many bytes the file holds.
+    pub(crate) fn size(&self) -> u64 {
+        self.stamp.size
+    }
+
+    /// Returns the hash.
+    ///
+    /// # Panics
+    /// If it is not known yet; see [`hash_files`].
+    pub(crate) fn hash(&self) -> H {
+        let Some(hash) = self.hash else {
+            unreachable!("files are hashed before their hashes are asked for");
+        };
+        hash
+    }
+}
+
+/// A file that has to be read, and where its hash goes.
+#[derive(Debug)]
+pub(crate) struct Unread<'a, H> {
+    pub(crate) path: PathBuf,
+    pub(crate) content: &'a mut Content<H>,
+}
+
+/// Reads all of `files`, and tells `cache` what they hash to.
+pub(crate) fn hash_files<H: ContentHash>(
+    files: Vec<Unread<'_, H>>,
+    links: Links,
+    cache: &StatCache,
+) -> Result<(), HashError> {
+    if files.is_empty() {
+        return Ok(());
+    }
+    let now = cache.now();
+    // What has only just been written could be written again without a trace. Those files wait
+    // for the next ticks of the clock while the others are read.
+    let (recent, settled): (Vec<_>, Vec<_>) = files
+        .into_iter()
+        .partition(|file| now.is_some_and(|now| !now.settles(&file.content.stamp)));
+    Batch { links, cache, now }.hash(settled)?;
+    if recent.is_empty() {
+        return Ok(());
+    }
+    let now = cache.now_settling(recent.iter().map(|file| &file.content.stamp));
+    Batch { links, cache, now }.hash(recent)
+}
+
+/// What is the same for all files read together.
+#[derive(Clone, Copy)]
+struct Batch<'a> {
+    links: Links,
+    cache: &'a StatCache,
+    /// A moment before the first of them is opened.
+    now: Option<Now>,
+}
+
+impl Batch<'_> {
+    fn hash<H: ContentHash>(self, mut files: Vec<Unread<'_, H>>) -> Result<(), HashError> {
+        // The largest come first, so that none is left for the end alone, and files of like
+        // size are hashed together.
+        files.sort_by_key(|file| Reverse(file.content.stamp.size));
+        let large = files.partition_point(|file| file.content.stamp.size > SMALL as u64);
+        let (large, small) = files.split_at_mut(large);
+        let large = large.par_chunks_mut(1);
+        let groups = large.chain(small.par_chunks_mut(H::GROUP));
+        groups.with_max_len(1).try_for_each(|group| {
+            if group
+                .iter()
+                .all(|file| file.content.stamp.size <= SMALL as u64)
+                && self.hash_group(group)?
+            {
+                return Ok(());
+            }
+            group.iter_mut().try_for_each(|file| self.hash_one(file))
+        })
+    }
+
+    /// Hashes files that fit into memory. Returns `false` if one of them does not any more.
+    fn hash_group<H: ContentHash>(self, files: &mut [Unread<'_, H>]) -> Result<bool, HashError> {
+        thread_local! {
+            static BUFFERS: RefCell<Vec<Vec<u8>>> = const { RefCell::new(Vec::new()) };
+        }
+        BUFFERS.with_borrow_mut(|buffers| {
+            buffers.resize_with(files.len().max(buffers.len()), Vec::new);
+            let mut reads = Vec::with_capacity(files.len());
+            for (file, buffer) in files.iter().zip(&mut *buffers) {
+                let mut source = Source::open(&file.path, self.links)?;
+                if !source.read_whole(buffer)? {
+                    return Ok(false);
+                }
+                reads.push(source.finish()?);
+            }
+            let contents = reads
+                .iter()
+                .zip(buffers)
+                .map(|(read, buffer)| &buffer[..read.size]);
+            let hashes = H::of_group(&contents.collect::<Vec<_>>());
+            for ((file, read), hash) in files.iter_mut().zip(reads).zip(hashes) {
+                self.keep(file, &read, hash);
+            }
+            Ok(true)
+        })
+    }
+
+    /// Hashes a file of any size.
+    fn hash_one<H: ContentHash>(self, file: &mut Unread<'_, H>) -> Result<(), HashError> {
+        let mut source = Source::open(&file.path, self.links)?;
+        let mut hasher = H::Hasher::new();
+        let mut buffer = vec![0; CHUNK];
+        loop {
+            match source.read(&mut buffer)? {
+                0 => break,
+                count => hasher.update(&buffer[..count]),
+            }
+        }
+        let read = source.finish()?;
+        self.keep(file, &read, H::finish(hasher));
+        Ok(())
+    }
+
+    fn keep<H: ContentHash>(self, file: &mut Unread<'_, H>, read: &Read, hash: H) {
+        self.cache.count_read();
+        if let (Some(stamp), Some(now)) = (read.stamp, self.now) {
+            self.cache.record(&stamp, hash.sums(), now);
+        }
+        file.content.stamp.size = read.size as u64;
+        file.content.hash = Some(hash);
+    }
+}
+
+/// A file that is being read.
+struct Source<'a> {
+    path: &'a Path,
+    file: OwnedFd,
+    before: Stamp,
+    /// How many bytes have been read.
+    size: usize,
+}
+
+/// What can be said of a file that was read.
+struct Read {
+    size: usize,
+    /// What it looked like, if that was the same before and after.
+    stamp: Option<Stamp>,
+}
+
+impl<'a> Source<'a> {
+    fn open(path: &'a Path, links: Links) -> Result<Self, HashError> {
+        let failed = |error: Errno| HashError::inside("read", path, error.into());
+        // If a named pipe took the file's place meanwhile, there is no waiting for a writer.
+        let flags = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NONBLOCK | links.flags();
+        let file = rustix::fs::open(path, flags, Mode::empty()).map_err(failed)?;
+        let stat = rustix::fs::fstat(&file).map_err(failed)?;
+        let kind = FileType::from_raw_mode(stat.st_mode);
+        if kind != FileType::RegularFile {
+            return Err(HashError::special(path, kind));
+        }
+        Ok(Self {
+            path,
+            file,
+            before: Stamp::of(&stat),
+            size: 0,
+        })
+    }
+
+    /// Reads the next bytes; none at the end. Where a file has a size, its end is there.
+    fn read(&mut self, buffer: &mut [u8]) -> Result<usize, HashError> {
+        if self.size > 0 && self.size as u64 == self.before.size {
+            return Ok(0);
+        }
+        let count = rustix::io::retry_on_intr(|| rustix::io::read(&self.file, &mut *buffer));
+        let count = count.map_err(|error| HashError::inside("read", self.path, error.into()))?;
+        self.size += count;
+        Ok(count)
+    }
+
+    /// Reads everything into the start of `buffer`, which grows as needed. Returns `false` as
+    /// soon as that is much more than [`SMALL`].
+    fn read_whole(&mut self, buffer: &mut Vec<u8>) -> Result<bool, HashError> {
+        let expected = usize::try_from(self.before.size).unwrap_or(usize::MAX);
+        while self.size <= SMALL {
+            let needed = expected.clamp(self.size, SMALL) + 1;
+            buffer.resize(needed.max(buffer.len()), 0);
+            let start = self.size;
+            if self.read(&mut buffer[start..])? == 0 {
+                return Ok(true);
+            }
+        }
+        Ok(false)
+    }
+
+    fn finish(self) -> Result<Read, HashError> {
+        let after = rustix::fs::fstat(&self.file)
+            .map_err(|error| HashError::inside("read", self.path, error.into()))?;
+        let after = Stamp::of(&after);
+        let unchanged = after == self.before && after.size == self.size as u64;
+        Ok(Read {
+            size: self.size,
+            stamp: unchanged.then_some(after),
+        })
+    }
+}

@@ -1,0 +1,305 @@
+//! The hash that Python's `dirhash` 0.5.0 gives a directory with MD5, bit for bit.
+//!
+//! A file is worth the MD5 of its content. A directory is worth the MD5 of its descriptor: one
+//! entry per file (`data:<md5>`) and non-empty directory (`dirhash:<md5>`) in it, then a NUL
+//! and `name:<name>`; the entries are sorted and joined by two NULs. Links are followed, ignore
+//! patterns apply to files only, and what else there is (sockets, dangling links) is passed over.
+//! Modes, owners and times do not count. This is not a good hash (names can be told apart
+//! from contents by luck only); it is here because existing tags are made of it.
+
+use std::ffi::{OsStr, OsString};
+use std::fs;
+use std::os::unix::ffi::{OsStrExt as _, OsStringExt as _};
+use std::path::{Path, PathBuf};
+
+use md5::{Digest as _, Md5};
+use rayon::prelude::*;
+use rustix::fs::FileType;
+
+use crate::content::{Content, Links, Md5Sum, Unread, hash_files};
+use crate::digest::{hex, push_hex};
+use crate::hash_error::HashError;
+use crate::listing::{Entry, map_entries};
+use crate::pattern::Patterns;
+use crate::stat_cache::{Stamp, StatCache};
+use crate::walk::{Node, Places, Walked, walk};
+
+/// The hash of a directory.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DirHash {
+    /// The MD5 digest, 32 lower-case hexadecimal digits.
+    pub digest: String,
+    /// How many files went into it.
+    pub files: usize,
+}
+
+/// Loads the hash of the directory `root`, as `dirhash(root, "md5", ignore=ignore)` gives it.
+///
+/// Patterns in `ignore` are in the `gitwildmatch` dialect. They are turned round and joined to a
+/// list that starts with `*`, so a `!` of their own is part of a name.
+///
+/// # Errors
+/// Where the reference fails: a pattern is refused, `root` is no directory or a symbolic link,
+/// links form a cycle, a name that counts is not UTF-8, something cannot be read, or no file
+/// is left to hash.
+pub fn load_dirhash<P: AsRef<str>>(
+    root: &Path,
+    ignore: &[P],
+    cache: &StatCache,
+) -> Result<DirHash, HashError> {
+    let mut tree = walk_files(root, &Filter::new(ignore)?, cache)?;
+    hash_files(unread(&mut tree.nodes), Links::Follow, cache)?;
+    let digest = fold(&tree)?.ok_or_else(|| HashError::NothingToHash {
+        path: root.to_owned(),
+    })?;
+    Ok(DirHash {
+        digest: hex(&digest.0),
+        files: tree.nodes.iter().map(|node| node.contents.len()).sum(),
+    })
+}
+
+/// Walks the directory `root` and returns the relative paths of the files that
+/// [`load_dirhash`] hashes, sorted. Reads none of them.
+///
+/// # Errors
+/// As [`load_dirhash`], but names need not be UTF-8, and there may be no file.
+pub fn walk_dirhash<P: AsRef<str>>(root: &Path, ignore: &[P]) -> Result<Vec<PathBuf>, HashError> {
+    let tree = walk_files(root, &Filter::new(ignore)?, &StatCache::disabled())?;
+    let mut paths = Vec::new();
+    for Node {
+        place, contents, ..
+    } in &tree.nodes
+    {
+        for file in contents {
+            let path = [&place.prefix[..], &file.name].concat();
+            paths.push(PathBuf::from(OsString::from_vec(path)));
+        }
+    }
+    paths.sort_by(|a, b| a.as_os_str().cmp(b.as_os_str()));
+    Ok(paths)
+}
+
+/// A directory to visit.
+#[derive(Debug)]
+struct Place {
+    name: Box<[u8]>,
+    path: PathBuf,
+    /// The path relative to the root with a slash at its end; empty for the root.
+    prefix: Vec<u8>,
+    /// The path without any link in it.
+    real: PathBuf,
+    /// It is a symbolic link itself.
+    linked: bool,
+}
+
+#[derive(Debug)]
+struct HashedFile {
+    name: Box<[u8]>,
+    content: Content<Md5Sum>,
+}
+
+type FileTree = Walked<Place, Vec<HashedFile>>;
+
+/// Which files count: all of them, or those that the list matches.
+struct Filter(Option<Patterns>);
+
+impl Filter {
+    fn new<P: AsRef<str>>(ignore: &[P]) -> Result<Self, HashError> {
+        if ignore.is_empty() {
+            return Ok(Self(None));
+        }
+        let turned = ignore
+            .iter()
+            .map(|pattern| format!("!{}", pattern.as_ref()));
+        let list = std::iter::once("*".to_owned()).chain(turned);
+        Ok(Self(Some(Patterns::parse(list)?)))
+    }
+}
+
+/// What an entry of a directory turned out to be.
+enum Found {
+    File(HashedFile),
+    Directory(Place),
+    Nothing,
+}
+
+fn walk_files(root: &Path, filter: &Filter, cache: &StatCache) -> Result<FileTree, HashError> {
+    let failed = |error| HashError::root(root, error);
+    if !fs::metadata(root).map_err(failed)?.is_dir() {
+        let path = root.to_owned();
+        return Err(HashError::NotADirectory { path });
+    }
+    let real = fs::canonicalize(root).map_err(failed)?;
+    if fs::symlink_metadata(root).map_err(failed)?.is_symlink() {
+        // The reference takes a root that is a link for one that leads back to the root.
+        return Err(HashError::Cycle {
+            link: root.to_owned(),
+            target: real,
+        });
+    }
+    let root = Place {
+        name: Box::default(),
+        path: root.to_owned(),
+        prefix: Vec::new(),
+        real,
+        linked: false,
+    };
+    walk(root, |places, position| {
+        visit(places, position, filter, cache)
+    })
+}
+
+fn visit(
+    places: &Places<Place>,
+    position: usize,
+    filter: &Filter,
+    cache: &StatCache,
+) -> Result<(Vec<HashedFile>, Vec<Place>), HashError> {
+    let place = places.get(position);
+    let rules = filter
+        .0
+        .as_ref()
+        .map(|patterns| patterns.in_directory(&place.prefix));
+    let found = map_entries(&place.path, Links::Follow, |entry| {
+        let counts = |name: &[u8]| rules.as_ref().is_none_or(|rules| rules.matches(name));
+        look(entry, place, counts, cache)
+    })?;
+    let (mut files, mut directories) = (Vec::new(), Vec::new());
+    for found in found {
+        match found {
+            Found::File(file) => files.push(file),
+            Found::Directory(directory) => directories.push(directory),
+            Found::Nothing => {}
+        }
+    }
+    for directory in directories.iter().filter(|directory| directory.linked) {
+        let mut above = places.upwards(position);
+        if above.any(|place| place.real == directory.real) {
+            return Err(HashError::Cycle {
+                link: directory.path.clone(),
+                target: directory.real.clone(),
+            });
+        }
+    }
+    Ok((files, directories))
+}
+
+/// Looks at one entry of the directory `place`. `counts` tells by the name whether a file does.
+fn look(
+    entry: Entry<'_>,
+    place: &Place,
+    counts: impl Fn(&[u8]) -> bool,
+    cache: &StatCache,
+) -> Result<Found, HashError> {
+    let linked = entry.kind() == FileType::Symlink;
+    let target = if linked { entry.target_stat()? } else { None };
+    let kind = match &target {
+        Some(stat) => FileType::from_raw_mode(stat.st_mode),
+        None => entry.kind(),
+    };
+    match kind {
+        FileType::Directory => Ok(Found::Directory(place.child(entry, linked)?)),
+        FileType::RegularFile if counts(entry.name()) => {
+            let stat = target.map_or_else(|| entry.stat(), Ok)?;
+            Ok(Found::File(HashedFile {
+                name: entry.name().into(),
+                content: Content::look_up(Stamp::of(&stat), cache),
+            }))
+        }
+        // A dangling link stays a link.
+        _ => Ok(Found::Nothing),
+    }
+}
+
+impl Place {
+    fn child(&self, entry: Entry<'_>, linked: bool) -> Result<Self, HashError> {
+        let name: Box<[u8]> = entry.name().into();
+        let path = entry.path();
+        let real = if linked {
+            fs::canonicalize(&path).map_err(|error| HashError::inside("follow", &path, error))?
+        } else {
+            self.real.join(OsStr::from_bytes(&name))
+        };
+        Ok(Self {
+            prefix: [&self.prefix[..], &name, b"/"].concat(),
+            name,
+            path,
+            real,
+            linked,
+        })
+    }
+}
+/// Returns the files whose hash is not known yet.
+fn unread(nodes: &mut [Node<Place, Vec<HashedFile>>]) -> Vec<Unread<'_, Md5Sum>> {
+    let mut unread = Vec::new();
+    for Node {
+        place, contents, ..
+    } in nodes
+    {
+        for HashedFile { name, content } in contents {
+            if !content.is_known() {
+                let path = place.path.join(OsStr::from_bytes(name));
+                unread.push(Unread { path, content });
+            }
+        }
+    }
+    unread
+}
+
+/// Returns the hash of the root, `None` where no file is left in the tree.
+fn fold(tree: &FileTree) -> Result<Option<Md5Sum>, HashError> {
+    let mut hashes: Vec<Option<Md5Sum>> = vec![None; tree.nodes.len()];
+    for level in tree.levels.iter().rev() {
+        let folded: Vec<_> = level
+            .clone()
+            .into_par_iter()
+            .map(|position| fold_directory(tree, position, &hashes))
+            .collect();
+        for (position, hash) in level.clone().zip(folded) {
+            hashes[position] = hash?;
+        }
+    }
+    Ok(hashes[0])
+}
+
+/// Returns the hash of one directory, given those of the directories in it.
+fn fold_directory(
+    tree: &FileTree,
+    position: usize,
+    hashes: &[Option<Md5Sum>],
+) -> Result<Option<Md5Sum>, HashError> {
+    let Node {
+        place,
+        contents,
+        children,
+    } = &tree.nodes[position];
+    // In the order of the entries as text: `data:` comes before `dirhash:`, and digests
+    // compare as their hexadecimal digits do.
+    let mut entries = Vec::with_capacity(contents.len() + children.len());
+    for file in contents {
+        entries.push(("data:", file.content.hash(), &file.name));
+    }
+    for child in children.clone() {
+        let name = &tree.nodes[child].place.name;
+        entries.extend(hashes[child].map(|hash| ("dirhash:", hash, name)));
+    }
+    if entries.is_empty() {
+        return Ok(None);
+    }
+    entries.sort_unstable();
+    let mut descriptor = String::with_capacity(entries.len() * 64);
+    for (kind, Md5Sum(hash), name) in entries {
+        let Ok(text) = str::from_utf8(name) else {
+            let path = place.path.join(OsStr::from_bytes(name));
+            return Err(HashError::NotUtf8 { path });
+        };
+        if !descriptor.is_empty() {
+            descriptor.push_str("\0\0");
+        }
+        descriptor.push_str(kind);
+        push_hex(&mut descriptor, &hash);
+        descriptor.push_str("\0name:");
+        descriptor.push_str(text);
+    }
+    Ok(Some(Md5Sum(Md5::digest(&descriptor).into())))
+}

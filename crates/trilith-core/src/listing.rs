@@ -1,0 +1,150 @@
+//! What is in one directory. Everything is asked of the open directory, not by path, so that one
+//! moved or replaced meanwhile gives no mixture.
+
+use std::cell::RefCell;
+use std::ffi::{CStr, OsStr};
+use std::os::fd::OwnedFd;
+use std::os::unix::ffi::OsStrExt as _;
+use std::path::{Path, PathBuf};
+
+use rayon::prelude::*;
+use rustix::fs::{AtFlags, FileType, Mode, OFlags, RawDir, Stat};
+use rustix::io::Errno;
+
+use crate::content::Links;
+use crate::hash_error::HashError;
+
+/// From how many entries on they are looked at in parallel.
+const PARALLEL_ENTRIES: usize = 128;
+
+/// How many bytes of entries are asked for at once.
+const BUFFER: usize = 32 * 1024;
+
+/// An open directory and the names in it, in no order.
+struct Listing<'a> {
+    path: &'a Path,
+    directory: OwnedFd,
+    /// All names, each with a NUL behind it.
+    names: Vec<u8>,
+    /// Where each name ends, the NUL included, and what it names.
+    entries: Vec<(usize, FileType)>,
+}
+
+/// One entry of an open directory.
+#[derive(Clone, Copy)]
+pub(crate) struct Entry<'a> {
+    listing: &'a Listing<'a>,
+    name: &'a CStr,
+    kind: FileType,
+}
+
+/// Returns what `look` says about each entry of the directory at `path`, in no order.
+pub(crate) fn map_entries<T, L>(path: &Path, links: Links, look: L) -> Result<Vec<T>, HashError>
+where
+    T: Send,
+    L: Fn(Entry<'_>) -> Result<T, HashError> + Send + Sync,
+{
+    let listing = Listing::open(path, links)
+        .map_err(|error| HashError::inside("list", path, error.into()))?;
+    let look = |position| look(listing.entry(position)?);
+    let positions = 0..listing.entries.len();
+    if positions.len() < PARALLEL_ENTRIES {
+        positions.map(look).collect()
+    } else {
+        positions.into_par_iter().map(look).collect()
+    }
+}
+
+impl<'a> Listing<'a> {
+    fn open(path: &'a Path, links: Links) -> Result<Self, Errno> {
+        thread_local! {
+            static ENTRIES: RefCell<Vec<u8>> = RefCell::new(Vec::with_capacity(BUFFER));
+        }
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC | links.flags();
+        let directory = rustix::fs::open(path, flags, Mode::empty())?;
+        let (mut names, mut entries) = (Vec::new(), Vec::new());
+        ENTRIES.with_borrow_mut(|buffer| {
+            let mut raw = RawDir::new(&directory, buffer.spare_capacity_mut());
+            while let Some(entry) = raw.next() {
+                let entry = entry?;
+                let name = entry.file_name();
+                if name != c"." && name != c".." {
+                    names.extend_from_slice(name.to_bytes_with_nul());
+                    entries.push((names.len(), entry.file_type()));
+                }
+            }
+            Ok::<(), Errno>(())
+        })?;
+        Ok(Self {
+            path,
+            directory,
+            names,
+            entries,
+        })
+    }
+
+    fn entry(&self, position: usize) -> Result<Entry<'_>, HashError> {
+        let start = match position.checked_sub(1) {
+            Some(before) => self.entries[before].0,
+            None => 0,
+        };
+        let (end, kind) = self.entries[position];
+        let mut entry = Entry {
+            listing: self,
+            name: CStr::from_bytes_with_nul(&self.names[start..end]).unwrap_or_default(),
+            kind,
+        };
+        if kind == FileType::Unknown {
+            // Some file systems do not say in listings.
+            entry.kind = FileType::from_raw_mode(entry.stat()?.st_mode);
+        }
+        Ok(entry)
+    }
+}
+
+impl Entry<'_> {
+    /// Returns the name.
+    pub(crate) fn name(&self) -> &[u8] {
+        self.name.to_bytes()
+    }
+
+    /// Returns the path: that of the directory, and the name.
+    pub(crate) fn path(&self) -> PathBuf {
+        self.listing.path.join(OsStr::from_bytes(self.name()))
+    }
+
+    /// Returns what it is, links not followed.
+    pub(crate) fn kind(&self) -> FileType {
+        self.kind
+    }
+
+    /// Returns its status, links not followed.
+    pub(crate) fn stat(&self) -> Result<Stat, HashError> {
+        rustix::fs::statat(
+            &self.listing.directory,
+            self.name,
+            AtFlags::SYMLINK_NOFOLLOW,
+        )
+        .map_err(|error| self.failed("read", error))
+    }
+
+    /// Returns the status of what it leads to; `None` if it leads nowhere.
+    pub(crate) fn target_stat(&self) -> Result<Option<Stat>, HashError> {
+        match rustix::fs::statat(&self.listing.directory, self.name, AtFlags::empty()) {
+            Ok(stat) => Ok(Some(stat)),
+            Err(Errno::NOENT) => Ok(None),
+            Err(error) => Err(self.failed("follow the link", error)),
+        }
+    }
+
+    /// Returns where the symbolic link leads, as it is written.
+    pub(crate) fn read_link(&self) -> Result<Vec<u8>, HashError> {
+        rustix::fs::readlinkat(&self.listing.directory, self.name, Vec::new())
+            .map(std::ffi::CString::into_bytes)
+            .map_err(|error| self.failed("read the link", error))
+    }
+
+    fn failed(&self, verb: &'static str, error: Errno) -> HashError {
+        HashError::inside(verb, &self.path(), error.into())
+    }
+}

@@ -1,0 +1,256 @@
+//! Lists of ignore patterns in the `gitwildmatch` dialect, answered as Python's `pathspec` 1.1.1
+//! answers them, oddities included, because tags depend on every answer.
+//!
+//! What is odd, compared with git: a bracket expression such as `[!a]` also matches a slash; a
+//! pattern with an unclosed bracket matches nothing; a name that ends in a newline matches as if
+//! the newline were not there, and `**` does not reach across one. Nothing here looks at the
+//! disk, and `.dockerignore` has another dialect that does not belong here.
+
+mod glob;
+
+use std::borrow::Cow;
+
+use regex::bytes::Regex;
+
+use glob::{Glob, NameRule};
+
+/// A list of patterns. The last one that matches a path decides, and `!` turns its answer round.
+#[derive(Clone, Debug, Default)]
+pub struct Patterns(Vec<Rule>);
+
+/// Why a list of patterns is refused.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum PatternError {
+    /// Nothing is left of the pattern behind its `!`.
+    #[error("pattern `{0}` has nothing after the `!`")]
+    Empty(String),
+    /// A component of the pattern ends in a backslash.
+    #[error("pattern `{0}` has a backslash that escapes nothing")]
+    DanglingEscape(String),
+    /// A range in brackets runs from a later to an earlier character.
+    #[error("pattern `{pattern}` has the range `{first}-{last}` the wrong way round")]
+    Range {
+        /// The pattern as given.
+        pattern: String,
+        /// The character before the `-`.
+        first: char,
+        /// The character after the `-`, which comes before `first`.
+        last: char,
+    },
+    /// The pattern is longer than can be matched in reasonable memory.
+    #[error("a pattern of {0} bytes is too large")]
+    TooLarge(usize),
+}
+
+impl PatternError {
+    /// Returns what to do next.
+    #[must_use]
+    pub fn hint(&self) -> String {
+        match self {
+            Self::Empty(_) => "remove the pattern, or write `!NAME` to take NAME back".to_owned(),
+            Self::DanglingEscape(_) => "write `\\\\` for a backslash in a name".to_owned(),
+            Self::Range { first, last, .. } => format!("write `{last}-{first}`"),
+            Self::TooLarge(_) => "split it into several patterns".to_owned(),
+        }
+    }
+}
+
+#[derive(Clone, Debug)]
+struct Rule {
+    /// What a match says: `false` for patterns that start with `!`.
+    verdict: bool,
+    shape: Shape,
+}
+
+#[derive(Clone, Debug)]
+enum Shape {
+    /// `*` and `**`: every path in which there is any character but a newline.
+    Anything,
+    /// `*/` and `**/`: every path in which there is a slash.
+    Nested,
+    Glob {
+        /// Matches the paths that match.
+        path: Regex,
+        /// Matches `directory/` where everything below the directory matches.
+        below: Regex,
+        name: NameRule,
+    },
+}
+
+impl Patterns {
+    /// Parses one pattern per item. Blank items, comments (`#`) and `/` match nothing.
+    pub fn parse<I>(list: I) -> Result<Self, PatternError>
+    where
+        I: IntoIterator,
+        I::Item: AsRef<str>,
+    {
+        let rules = list
+            .into_iter()
+            .filter_map(|line| parse_rule(line.as_ref()).transpose());
+        Ok(Self(rules.collect::<Result<_, _>>()?))
+    }
+
+    /// Returns whether the list matches `path`, which is relative and separated by slashes.
+    ///
+    /// A leading `/` or `./` is passed over. Of a name that is not UTF-8, every stray byte
+    /// counts as one character that no literal matches.
+    #[must_use]
+    pub fn matches(&self, path: impl AsRef<[u8]>) -> bool {
+        let path = path.as_ref();
+        let path = path
+            .strip_prefix(b"/")
+            .or_else(|| path.strip_prefix(b"./"))
+            .unwrap_or(path);
+        let path = characters(path);
+        let decisive = self.0.iter().rev().find(|rule| rule.matches(&path));
+        decisive.is_some_and(|rule| rule.verdict)
+    }
+
+    /// Returns whether the list matches everything there could be below `directory`.
+    ///
+    /// Where a `!` pattern decides it says `false`, and so it does where it only seems that
+    /// names exist that do not match.
+    #[must_use]
+    pub fn matches_all_below(&self, directory: impl AsRef<[u8]>) -> bool {
+        let mut prefix = directory.as_ref().to_vec();
+        prefix.push(b'/');
+        let inside = self.in_directory(&prefix);
+        inside.verdict && inside.open.is_empty()
+    }
+
+    /// Returns the list as it applies to the names in one directory. `prefix` is the directory's
+    /// relative path with a slash at its end, or empty for the root.
+    pub(crate) fn in_directory<'a>(&'a self, prefix: &'a [u8]) -> DirectoryPatterns<'a> {
+        let text = characters(prefix);
+        let covering = self.0.iter().rposition(|rule| rule.covers(&text));
+        DirectoryPatterns {
+            prefix,
+            verdict: covering.is_some_and(|position| self.0[position].verdict),
+            open: &self.0[covering.map_or(0, |position| position + 1)..],
+        }
+    }
+}
+
+/// A list of patterns from which everything is taken out that the directory decides alone.
+#[derive(Debug)]
+pub(crate) struct DirectoryPatterns<'a> {
+    prefix: &'a [u8],
+    /// The answer for names that none of `open` matches.
+    verdict: bool,
+    open: &'a [Rule],
+}
+
+impl DirectoryPatterns<'_> {
+    /// Returns whether the directory itself is matched, as a directory.
+    pub(crate) fn verdict(&self) -> bool {
+        self.verdict
+    }
+
+    /// Returns whether no name in or below the directory can get another answer than
+    /// [`Self::verdict`].
+    pub(crate) fn is_decided(&self) -> bool {
+        self.open.iter().all(|rule| rule.verdict == self.verdict)
+    }
+
+    /// Returns whether the list matches the file `name` in the directory.
+    pub(crate) fn matches(&self, name: &[u8]) -> bool {
+        let plain = !self.prefix.contains(&b'\n') && !name.contains(&b'\n');
+        let mut path: Option<Cow<'_, [u8]>> = None;
+        for rule in self.open.iter().rev() {
+            let quick = if plain { rule.matches_name(name) } else { None };
+            let matched = quick.unwrap_or_else(|| {
+                rule.matches(path.get_or_insert_with(|| {
+                    Cow::Owned(characters(&[self.prefix, name].concat()).into_owned())
+                }))
+            });
+            if matched {
+                return rule.verdict;
+            }
+        }
+        self.verdict
+    }
+}
+
+impl Rule {
+    fn matches(&self, path: &[u8]) -> bool {
+        match &self.shape {
+            Shape::Anything => path.iter().any(|&byte| byte != b'\n'),
+            Shape::Nested => path.contains(&b'/'),
+            Shape::Glob { path: regex, .. } => regex.is_match(path),
+        }
+    }
+
+    /// Returns whether every path that starts with `prefix` matches.
+    fn covers(&self, prefix: &[u8]) -> bool {
+        match &self.shape {
+            Shape::Anything | Shape::Nested => !prefix.is_empty(),
+            Shape::Glob { below, .. } => below.is_match(prefix),
+        }
+    }
+
+    /// Returns whether a path with `name` at its end matches, given that nothing before `name`
+    /// does and that there is no newline in it; `None` where it takes the whole path to know.
+    fn matches_name(&self, name: &[u8]) -> Option<bool> {
+        match &self.shape {
+            Shape::Anything => Some(true),
+            Shape::Nested => Some(false),
+            Shape::Glob { name: rule, .. } => rule.matches(name),
+        }
+    }
+}
+
+/// Returns `path` with every byte that is not part of a character replaced by a private one,
+/// as Python's `surrogateescape` does, so that wildcards see one character there.
+fn characters(path: &[u8]) -> Cow<'_, [u8]> {
+    if path.is_ascii() || std::str::from_utf8(path).is_ok() {
+        return Cow::Borrowed(path);
+    }
+    let mut text = String::with_capacity(path.len() * 2);
+    for chunk in path.utf8_chunks() {
+        text.push_str(chunk.valid());
+        text.extend(chunk.invalid().iter().filter_map(|&byte| {
+            // Plane 16 is for private use, and nobody names files with it.
+            char::from_u32(0x10_ff00 + u32::from(byte))
+        }));
+    }
+    Cow::Owned(text.into_bytes())
+}
+
+/// Returns the rule a line stands for, `None` for one that matches nothing.
+fn parse_rule(line: &str) -> Result<Option<Rule>, PatternError> {
+    let text = if line.ends_with("\\ ") {
+        line
+    } else {
+        line.trim_end_matches(is_python_space)
+    };
+    if text.is_empty() || text.starts_with('#') || text == "/" {
+        return Ok(None);
+    }
+    let (verdict, body) = match text.strip_prefix('!') {
+        Some("") => return Err(PatternError::Empty(line.to_owned())),
+        Some(body) => (false, body),
+        None => (true, text),
+    };
+    let Some(glob) = Glob::parse(body, line)? else {
+        return Ok(None);
+    };
+    let shape = if glob.is_anything() {
+        Shape::Anything
+    } else if glob.is_nested() {
+        Shape::Nested
+    } else {
+        let compile =
+            |regex: String| Regex::new(&regex).map_err(|_| PatternError::TooLarge(line.len()));
+        Shape::Glob {
+            path: compile(glob.path_regex())?,
+            below: compile(glob.below_regex())?,
+            name: glob.name_rule(),
+        }
+    };
+    Ok(Some(Rule { verdict, shape }))
+}
+
+/// Returns whether Python's `str.rstrip` takes `c` away: white space and four separators.
+fn is_python_space(c: char) -> bool {
+    c.is_whitespace() || matches!(c, '\x1c'..='\x1f')
+}
