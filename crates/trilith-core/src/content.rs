@@ -120,47 +120,60 @@ impl Links {
     }
 }
 
-/// A file as the walk saw it, and its hash once that is known.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Content<H> {
-    stamp: Stamp,
-    hash: Option<H>,
+/// The content of a file, read or not.
+#[derive(Clone, Debug)]
+pub(crate) enum Content<H> {
+    Known {
+        /// How many bytes there are.
+        size: u64,
+        hash: H,
+    },
+    /// Not read yet; the walk saw a file that looks like this.
+    Unread(Box<Stamp>),
 }
 
 impl<H: ContentHash> Content<H> {
-    /// Returns the file that looks like `stamp`, with its hash when `cache` knows it.
+    /// Returns the content of the file that looks like `stamp`, known if `cache` knows it.
     pub(crate) fn look_up(stamp: Stamp, cache: &StatCache) -> Self {
-        let hash = cache.lookup(&stamp, H::pick);
-        Self { stamp, hash }
+        match cache.lookup(&stamp, H::pick) {
+            Some(hash) => Self::Known {
+                size: stamp.size,
+                hash,
+            },
+            None => Self::Unread(Box::new(stamp)),
+        }
     }
 
-    /// Returns whether nothing has to be read.
-    pub(crate) fn is_known(&self) -> bool {
-        self.hash.is_some()
+    /// Returns what there is to do for [`hash_files`], if anything.
+    pub(crate) fn unread(&mut self, path: impl FnOnce() -> PathBuf) -> Option<Unread<'_, H>> {
+        match self {
+            Self::Known { .. } => None,
+            Self::Unread(stamp) => Some(Unread {
+                stamp: **stamp,
+                path: path(),
+                content: self,
+            }),
+        }
     }
 
-    /// Returns how many bytes the file holds.
-    pub(crate) fn size(&self) -> u64 {
-        self.stamp.size
-    }
-
-    /// Returns the hash.
+    /// Returns how many bytes the file holds, and their hash.
     ///
     /// # Panics
-    /// If it is not known yet; see [`hash_files`].
-    pub(crate) fn hash(&self) -> H {
-        let Some(hash) = self.hash else {
-            unreachable!("files are hashed before their hashes are asked for");
-        };
-        hash
+    /// If it has not been read; see [`hash_files`].
+    pub(crate) fn known(&self) -> (u64, H) {
+        match self {
+            Self::Known { size, hash } => (*size, *hash),
+            Self::Unread(_) => unreachable!("files are read before their hashes are asked for"),
+        }
     }
 }
 
 /// A file that has to be read, and where its hash goes.
 #[derive(Debug)]
 pub(crate) struct Unread<'a, H> {
-    pub(crate) path: PathBuf,
-    pub(crate) content: &'a mut Content<H>,
+    path: PathBuf,
+    stamp: Stamp,
+    content: &'a mut Content<H>,
 }
 
 /// Reads all of `files`, and tells `cache` what they hash to.
@@ -177,12 +190,12 @@ pub(crate) fn hash_files<H: ContentHash>(
     // for the next ticks of the clock while the others are read.
     let (recent, settled): (Vec<_>, Vec<_>) = files
         .into_iter()
-        .partition(|file| now.is_some_and(|now| !now.settles(&file.content.stamp)));
+        .partition(|file| now.is_some_and(|now| !now.settles(&file.stamp)));
     Batch { links, cache, now }.hash(settled)?;
     if recent.is_empty() {
         return Ok(());
     }
-    let now = cache.now_settling(recent.iter().map(|file| &file.content.stamp));
+    let now = cache.now_settling(recent.iter().map(|file| &file.stamp));
     Batch { links, cache, now }.hash(recent)
 }
 
@@ -199,17 +212,13 @@ impl Batch<'_> {
     fn hash<H: ContentHash>(self, mut files: Vec<Unread<'_, H>>) -> Result<(), HashError> {
         // The largest come first, so that none is left for the end alone, and files of like
         // size are hashed together.
-        files.sort_by_key(|file| Reverse(file.content.stamp.size));
-        let large = files.partition_point(|file| file.content.stamp.size > SMALL as u64);
+        files.sort_by_key(|file| Reverse(file.stamp.size));
+        let large = files.partition_point(|file| file.stamp.size > SMALL as u64);
         let (large, small) = files.split_at_mut(large);
         let large = large.par_chunks_mut(1);
         let groups = large.chain(small.par_chunks_mut(H::GROUP));
         groups.with_max_len(1).try_for_each(|group| {
-            if group
-                .iter()
-                .all(|file| file.content.stamp.size <= SMALL as u64)
-                && self.hash_group(group)?
-            {
+            if group.iter().all(|file| file.stamp.size <= SMALL as u64) && self.hash_group(group)? {
                 return Ok(());
             }
             group.iter_mut().try_for_each(|file| self.hash_one(file))
@@ -264,8 +273,10 @@ impl Batch<'_> {
         if let (Some(stamp), Some(now)) = (read.stamp, self.now) {
             self.cache.record(&stamp, hash.sums(), now);
         }
-        file.content.stamp.size = read.size as u64;
-        file.content.hash = Some(hash);
+        *file.content = Content::Known {
+            size: read.size as u64,
+            hash,
+        };
     }
 }
 

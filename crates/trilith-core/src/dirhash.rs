@@ -12,14 +12,13 @@ use std::fs;
 use std::os::unix::ffi::{OsStrExt as _, OsStringExt as _};
 use std::path::{Path, PathBuf};
 
-use md5::{Digest as _, Md5};
 use rayon::prelude::*;
 use rustix::fs::FileType;
 
-use crate::content::{Content, Links, Md5Sum, Unread, hash_files};
+use crate::content::{Content, ContentHash as _, Links, Md5Sum, Unread, hash_files};
 use crate::digest::{hex, push_hex};
 use crate::hash_error::HashError;
-use crate::listing::{Entry, map_entries};
+use crate::listing::{Entry, NameId, Names, map_entries};
 use crate::pattern::Patterns;
 use crate::stat_cache::{Stamp, StatCache};
 use crate::walk::{Node, Places, Walked, walk};
@@ -47,14 +46,24 @@ pub fn load_dirhash<P: AsRef<str>>(
     ignore: &[P],
     cache: &StatCache,
 ) -> Result<DirHash, HashError> {
-    let mut tree = walk_files(root, &Filter::new(ignore)?, cache)?;
+    let filter = Filter::new(ignore)?;
+    // Once inside the pool there is no waking it for every step.
+    rayon::scope(|_| load(root, &filter, cache))
+}
+
+fn load(root: &Path, filter: &Filter, cache: &StatCache) -> Result<DirHash, HashError> {
+    let mut tree = walk_files(root, filter, cache)?;
     hash_files(unread(&mut tree.nodes), Links::Follow, cache)?;
     let digest = fold(&tree)?.ok_or_else(|| HashError::NothingToHash {
         path: root.to_owned(),
     })?;
     Ok(DirHash {
         digest: hex(&digest.0),
-        files: tree.nodes.iter().map(|node| node.contents.len()).sum(),
+        files: tree
+            .nodes
+            .iter()
+            .map(|node| node.contents.files.len())
+            .sum(),
     })
 }
 
@@ -70,8 +79,8 @@ pub fn walk_dirhash<P: AsRef<str>>(root: &Path, ignore: &[P]) -> Result<Vec<Path
         place, contents, ..
     } in &tree.nodes
     {
-        for file in contents {
-            let path = [&place.prefix[..], &file.name].concat();
+        for (name, _) in &contents.files {
+            let path = [&place.prefix[..], contents.names.get(*name)].concat();
             paths.push(PathBuf::from(OsString::from_vec(path)));
         }
     }
@@ -92,13 +101,14 @@ struct Place {
     linked: bool,
 }
 
+/// The files in a directory that count.
 #[derive(Debug)]
-struct HashedFile {
-    name: Box<[u8]>,
-    content: Content<Md5Sum>,
+struct Files {
+    names: Names,
+    files: Vec<(NameId, Content<Md5Sum>)>,
 }
 
-type FileTree = Walked<Place, Vec<HashedFile>>;
+type FileTree = Walked<Place, Files>;
 
 /// Which files count: all of them, or those that the list matches.
 struct Filter(Option<Patterns>);
@@ -118,8 +128,8 @@ impl Filter {
 
 /// What an entry of a directory turned out to be.
 enum Found {
-    File(HashedFile),
-    Directory(Place),
+    File(NameId, Content<Md5Sum>),
+    Directory(Box<Place>),
     Nothing,
 }
 
@@ -154,21 +164,21 @@ fn visit(
     position: usize,
     filter: &Filter,
     cache: &StatCache,
-) -> Result<(Vec<HashedFile>, Vec<Place>), HashError> {
+) -> Result<(Files, Vec<Place>), HashError> {
     let place = places.get(position);
     let rules = filter
         .0
         .as_ref()
         .map(|patterns| patterns.in_directory(&place.prefix));
-    let found = map_entries(&place.path, Links::Follow, |entry| {
+    let (names, found) = map_entries(&place.path, Links::Follow, |entry| {
         let counts = |name: &[u8]| rules.as_ref().is_none_or(|rules| rules.matches(name));
         look(entry, place, counts, cache)
     })?;
     let (mut files, mut directories) = (Vec::new(), Vec::new());
     for found in found {
         match found {
-            Found::File(file) => files.push(file),
-            Found::Directory(directory) => directories.push(directory),
+            Found::File(name, content) => files.push((name, content)),
+            Found::Directory(directory) => directories.push(*directory),
             Found::Nothing => {}
         }
     }
@@ -181,7 +191,7 @@ fn visit(
             });
         }
     }
-    Ok((files, directories))
+    Ok((Files { names, files }, directories))
 }
 
 /// Looks at one entry of the directory `place`. `counts` tells by the name whether a file does.
@@ -198,13 +208,11 @@ fn look(
         None => entry.kind(),
     };
     match kind {
-        FileType::Directory => Ok(Found::Directory(place.child(entry, linked)?)),
+        FileType::Directory => Ok(Found::Directory(Box::new(place.child(entry, linked)?))),
         FileType::RegularFile if counts(entry.name()) => {
             let stat = target.map_or_else(|| entry.stat(), Ok)?;
-            Ok(Found::File(HashedFile {
-                name: entry.name().into(),
-                content: Content::look_up(Stamp::of(&stat), cache),
-            }))
+            let content = Content::look_up(Stamp::of(&stat), cache);
+            Ok(Found::File(entry.id(), content))
         }
         // A dangling link stays a link.
         _ => Ok(Found::Nothing),
@@ -229,18 +237,16 @@ impl Place {
         })
     }
 }
-/// Returns the files whose hash is not known yet.
-fn unread(nodes: &mut [Node<Place, Vec<HashedFile>>]) -> Vec<Unread<'_, Md5Sum>> {
+/// Returns the files that have to be read.
+fn unread(nodes: &mut [Node<Place, Files>]) -> Vec<Unread<'_, Md5Sum>> {
     let mut unread = Vec::new();
     for Node {
         place, contents, ..
     } in nodes
     {
-        for HashedFile { name, content } in contents {
-            if !content.is_known() {
-                let path = place.path.join(OsStr::from_bytes(name));
-                unread.push(Unread { path, content });
-            }
+        for (name, content) in &mut contents.files {
+            let name = contents.names.get(*name);
+            unread.extend(content.unread(|| place.path.join(OsStr::from_bytes(name))));
         }
     }
     unread
@@ -250,24 +256,44 @@ fn unread(nodes: &mut [Node<Place, Vec<HashedFile>>]) -> Vec<Unread<'_, Md5Sum>>
 fn fold(tree: &FileTree) -> Result<Option<Md5Sum>, HashError> {
     let mut hashes: Vec<Option<Md5Sum>> = vec![None; tree.nodes.len()];
     for level in tree.levels.iter().rev() {
-        let folded: Vec<_> = level
-            .clone()
-            .into_par_iter()
-            .map(|position| fold_directory(tree, position, &hashes))
+        let positions: Vec<usize> = level.clone().collect();
+        let groups = positions.par_chunks(Md5Sum::GROUP);
+        let folded: Vec<_> = groups
+            .map(|group| fold_group(tree, group, &hashes))
             .collect();
-        for (position, hash) in level.clone().zip(folded) {
-            hashes[position] = hash?;
+        let mut positions = positions.into_iter();
+        for group in folded {
+            for (hash, position) in group?.into_iter().zip(&mut positions) {
+                hashes[position] = hash;
+            }
         }
     }
     Ok(hashes[0])
 }
 
-/// Returns the hash of one directory, given those of the directories in it.
-fn fold_directory(
+/// Returns the hashes of some directories, `None` for those with no file in them.
+fn fold_group(
+    tree: &FileTree,
+    positions: &[usize],
+    hashes: &[Option<Md5Sum>],
+) -> Result<Vec<Option<Md5Sum>>, HashError> {
+    let descriptors = positions
+        .iter()
+        .map(|&position| descriptor(tree, position, hashes))
+        .collect::<Result<Vec<_>, _>>()?;
+    let texts: Vec<&[u8]> = descriptors.iter().map(Vec::as_slice).collect();
+    let folded = Md5Sum::of_group(&texts).into_iter().zip(&texts);
+    Ok(folded
+        .map(|(hash, text)| Some(hash).filter(|_| !text.is_empty()))
+        .collect())
+}
+
+/// Returns what the hash of a directory is the MD5 of, given the hashes of those in it.
+fn descriptor(
     tree: &FileTree,
     position: usize,
     hashes: &[Option<Md5Sum>],
-) -> Result<Option<Md5Sum>, HashError> {
+) -> Result<Vec<u8>, HashError> {
     let Node {
         place,
         contents,
@@ -275,31 +301,29 @@ fn fold_directory(
     } = &tree.nodes[position];
     // In the order of the entries as text: `data:` comes before `dirhash:`, and digests
     // compare as their hexadecimal digits do.
-    let mut entries = Vec::with_capacity(contents.len() + children.len());
-    for file in contents {
-        entries.push(("data:", file.content.hash(), &file.name));
+    let mut entries = Vec::with_capacity(contents.files.len() + children.len());
+    for (name, content) in &contents.files {
+        let name = contents.names.get(*name);
+        entries.push(("data:", content.known().1, name));
     }
     for child in children.clone() {
-        let name = &tree.nodes[child].place.name;
+        let name = &tree.nodes[child].place.name[..];
         entries.extend(hashes[child].map(|hash| ("dirhash:", hash, name)));
     }
-    if entries.is_empty() {
-        return Ok(None);
-    }
     entries.sort_unstable();
-    let mut descriptor = String::with_capacity(entries.len() * 64);
+    let mut text = Vec::with_capacity(entries.len() * 80);
     for (kind, Md5Sum(hash), name) in entries {
-        let Ok(text) = str::from_utf8(name) else {
+        if std::str::from_utf8(name).is_err() {
             let path = place.path.join(OsStr::from_bytes(name));
             return Err(HashError::NotUtf8 { path });
-        };
-        if !descriptor.is_empty() {
-            descriptor.push_str("\0\0");
         }
-        descriptor.push_str(kind);
-        push_hex(&mut descriptor, &hash);
-        descriptor.push_str("\0name:");
-        descriptor.push_str(text);
+        if !text.is_empty() {
+            text.extend_from_slice(b"\0\0");
+        }
+        text.extend_from_slice(kind.as_bytes());
+        push_hex(&mut text, &hash);
+        text.extend_from_slice(b"\0name:");
+        text.extend_from_slice(name);
     }
-    Ok(Some(Md5Sum(Md5::digest(&descriptor).into())))
+    Ok(text)
 }

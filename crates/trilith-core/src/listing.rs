@@ -34,12 +34,36 @@ struct Listing<'a> {
 #[derive(Clone, Copy)]
 pub(crate) struct Entry<'a> {
     listing: &'a Listing<'a>,
+    id: NameId,
     name: &'a CStr,
     kind: FileType,
 }
 
-/// Returns what `look` says about each entry of the directory at `path`, in no order.
-pub(crate) fn map_entries<T, L>(path: &Path, links: Links, look: L) -> Result<Vec<T>, HashError>
+/// All names in a directory.
+#[derive(Debug, Default)]
+pub(crate) struct Names(Vec<u8>);
+
+/// One of [`Names`].
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct NameId {
+    start: usize,
+    end: usize,
+}
+
+impl Names {
+    /// Returns the name.
+    pub(crate) fn get(&self, name: NameId) -> &[u8] {
+        &self.0[name.start..name.end]
+    }
+}
+
+/// Returns what `look` says about each entry of the directory at `path`, in no order, and the
+/// names of all entries.
+pub(crate) fn map_entries<T, L>(
+    path: &Path,
+    links: Links,
+    look: L,
+) -> Result<(Names, Vec<T>), HashError>
 where
     T: Send,
     L: Fn(Entry<'_>) -> Result<T, HashError> + Send + Sync,
@@ -48,11 +72,15 @@ where
         .map_err(|error| HashError::inside("list", path, error.into()))?;
     let look = |position| look(listing.entry(position)?);
     let positions = 0..listing.entries.len();
-    if positions.len() < PARALLEL_ENTRIES {
-        positions.map(look).collect()
+    let found = if positions.len() < PARALLEL_ENTRIES {
+        positions.map(look).collect::<Result<_, _>>()?
     } else {
-        positions.into_par_iter().map(look).collect()
-    }
+        positions
+            .into_par_iter()
+            .map(look)
+            .collect::<Result<_, _>>()?
+    };
+    Ok((Names(listing.names), found))
 }
 
 impl<'a> Listing<'a> {
@@ -62,7 +90,8 @@ impl<'a> Listing<'a> {
         }
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC | links.flags();
         let directory = rustix::fs::open(path, flags, Mode::empty())?;
-        let (mut names, mut entries) = (Vec::new(), Vec::new());
+        let mut names = Vec::with_capacity(1024);
+        let mut entries = Vec::with_capacity(64);
         ENTRIES.with_borrow_mut(|buffer| {
             let mut raw = RawDir::new(&directory, buffer.spare_capacity_mut());
             while let Some(entry) = raw.next() {
@@ -91,6 +120,10 @@ impl<'a> Listing<'a> {
         let (end, kind) = self.entries[position];
         let mut entry = Entry {
             listing: self,
+            id: NameId {
+                start,
+                end: end - 1,
+            },
             name: CStr::from_bytes_with_nul(&self.names[start..end]).unwrap_or_default(),
             kind,
         };
@@ -106,6 +139,11 @@ impl Entry<'_> {
     /// Returns the name.
     pub(crate) fn name(&self) -> &[u8] {
         self.name.to_bytes()
+    }
+
+    /// Returns what to get the name by, later.
+    pub(crate) fn id(&self) -> NameId {
+        self.id
     }
 
     /// Returns the path: that of the directory, and the name.

@@ -240,10 +240,16 @@ fn parse_rule(line: &str) -> Result<Option<Rule>, PatternError> {
         Shape::Nested
     } else {
         let compile =
-            |regex: String| Regex::new(&regex).map_err(|_| PatternError::TooLarge(line.len()));
+            |regex: &str| Regex::new(regex).map_err(|_| PatternError::TooLarge(line.len()));
+        let (path, below) = (glob.path_regex(), glob.below_regex());
+        let below_regex = compile(&below)?;
         Shape::Glob {
-            path: compile(glob.path_regex())?,
-            below: compile(glob.below_regex())?,
+            path: if path == below {
+                below_regex.clone()
+            } else {
+                compile(&path)?
+            },
+            below: below_regex,
             name: glob.name_rule(),
         }
     };

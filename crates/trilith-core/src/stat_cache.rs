@@ -187,13 +187,11 @@ impl StatCache {
             let same = entry.stamp == *stamp;
             pick(&entry.sums).filter(|_| same)
         };
-        let old = self
-            .records
-            .find(stamp.key())
-            .and_then(|(position, entry)| {
-                self.seen[position].store(true, Ordering::Relaxed);
-                pick(&entry)
-            });
+        let old = self.records.find(stamp.device, stamp.inode);
+        let old = old.and_then(|position| {
+            self.seen[position].store(true, Ordering::Relaxed);
+            pick(&self.records.get(position)?)
+        });
         old.or_else(|| self.added().get(&stamp.key()).and_then(pick))
     }
 

@@ -15,7 +15,7 @@ use crate::content::{Content, Links, Sha256Sum, Unread, hash_files};
 use crate::digest::Digest;
 use crate::hash_error::HashError;
 use crate::input_hash::{FieldHasher, InputHash};
-use crate::listing::{Entry, map_entries};
+use crate::listing::{Entry, NameId, Names, map_entries};
 use crate::pattern::Patterns;
 use crate::stat_cache::{Stamp, StatCache};
 use crate::walk::{Node, Walked, walk};
@@ -136,7 +136,10 @@ pub fn load_tree(root: &Path, ignore: &Patterns, cache: &StatCache) -> Result<Tr
     let failed = |error: Errno| HashError::root(root, error.into());
     let stat = rustix::fs::lstat(root).map_err(failed)?;
     let mut leaf = match FileType::from_raw_mode(stat.st_mode) {
-        FileType::Directory => return load_directory(root, &stat, ignore, cache),
+        FileType::Directory => {
+            // Once inside the pool there is no waking it for every step.
+            return rayon::scope(|_| load_directory(root, &stat, ignore, cache));
+        }
         FileType::RegularFile => Leaf::file(&stat, cache),
         FileType::Symlink => Leaf::Symlink {
             target: rustix::fs::readlink(root, Vec::new())
@@ -176,7 +179,8 @@ fn load_directory(
     } in &mut tree.nodes
     {
         for (name, leaf) in &mut contents.leaves {
-            unread.extend(leaf.unread(|| place.path.join(OsStr::from_bytes(name))));
+            let name = OsStr::from_bytes(contents.names.get(*name));
+            unread.extend(leaf.unread(|| place.path.join(name)));
         }
     }
     hash_files(unread, Links::Refuse, cache)?;
@@ -197,7 +201,8 @@ struct Place {
 
 /// What there is in a directory, other directories apart.
 struct Contents {
-    leaves: Vec<(Box<[u8]>, Leaf)>,
+    names: Names,
+    leaves: Vec<(NameId, Leaf)>,
     /// There is nothing in it, not even something that is left out.
     empty: bool,
 }
@@ -215,8 +220,8 @@ enum Leaf {
 
 /// What an entry of a directory turned out to be.
 enum Found {
-    Leaf(Box<[u8]>, Leaf),
-    Directory(Place),
+    Leaf(NameId, Leaf),
+    Directory(Box<Place>),
     LeftOut,
 }
 
@@ -226,20 +231,21 @@ fn visit(
     cache: &StatCache,
 ) -> Result<(Contents, Vec<Place>), HashError> {
     let rules = ignore.in_directory(&place.prefix);
-    let found = map_entries(&place.path, Links::Refuse, |entry| match entry.kind() {
+    let (names, found) = map_entries(&place.path, Links::Refuse, |entry| match entry.kind() {
         FileType::Directory => place.child(entry, ignore),
         _ if rules.matches(entry.name()) => Ok(Found::LeftOut),
         FileType::Symlink => {
             let target = entry.read_link()?;
-            Ok(Found::Leaf(entry.name().into(), Leaf::Symlink { target }))
+            Ok(Found::Leaf(entry.id(), Leaf::Symlink { target }))
         }
         FileType::RegularFile => {
             let file = Leaf::file(&entry.stat()?, cache);
-            Ok(Found::Leaf(entry.name().into(), file))
+            Ok(Found::Leaf(entry.id(), file))
         }
         kind => Err(HashError::special(&entry.path(), kind)),
     })?;
     let mut contents = Contents {
+        names,
         leaves: Vec::new(),
         empty: found.is_empty(),
     };
@@ -247,7 +253,7 @@ fn visit(
     for found in found {
         match found {
             Found::Leaf(name, leaf) => contents.leaves.push((name, leaf)),
-            Found::Directory(directory) => directories.push(directory),
+            Found::Directory(directory) => directories.push(*directory),
             Found::LeftOut => {}
         }
     }
@@ -262,12 +268,12 @@ impl Place {
         if ignored && inside.is_decided() {
             return Ok(Found::LeftOut);
         }
-        Ok(Found::Directory(Self {
+        Ok(Found::Directory(Box::new(Self {
             path: entry.path(),
             mode: canonical_mode(entry.stat()?.st_mode),
             prefix,
             ignored,
-        }))
+        })))
     }
 }
 
@@ -282,21 +288,18 @@ impl Leaf {
     /// Returns what there is to read, if anything.
     fn unread(&mut self, path: impl FnOnce() -> PathBuf) -> Option<Unread<'_, Sha256Sum>> {
         match self {
-            Self::File { content, .. } if !content.is_known() => Some(Unread {
-                path: path(),
-                content,
-            }),
-            Self::File { .. } | Self::Symlink { .. } => None,
+            Self::File { content, .. } => content.unread(path),
+            Self::Symlink { .. } => None,
         }
     }
 
     fn into_kind(self) -> EntryKind {
         match self {
-            Self::File { mode, content } => EntryKind::File {
-                mode,
-                size: content.size(),
-                digest: Digest::from_sha256(&content.hash().0),
-            },
+            Self::File { mode, content } => {
+                let (size, Sha256Sum(sum)) = content.known();
+                let digest = Digest::from_sha256(&sum);
+                EntryKind::File { mode, size, digest }
+            }
             Self::Symlink { target } => EntryKind::Symlink { target },
         }
     }
@@ -332,13 +335,11 @@ fn into_entries(tree: Walked<Place, Contents>) -> Vec<TreeEntry> {
                     path: prefix.strip_suffix(b"/").unwrap_or_default().to_vec(),
                     kind: EntryKind::Directory { mode: place.mode },
                 };
-                let leaves = contents
-                    .leaves
-                    .into_iter()
-                    .map(move |(name, leaf)| TreeEntry {
-                        path: [&prefix[..], &name].concat(),
-                        kind: leaf.into_kind(),
-                    });
+                let Contents { names, leaves, .. } = contents;
+                let leaves = leaves.into_iter().map(move |(name, leaf)| TreeEntry {
+                    path: [&prefix[..], names.get(name)].concat(),
+                    kind: leaf.into_kind(),
+                });
                 std::iter::once(directory).chain(leaves)
             },
         )

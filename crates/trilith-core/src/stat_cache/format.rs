@@ -1,30 +1,66 @@
 //! The file a stat cache is kept in.
 //!
-//! [`MAGIC`], then records of [`RECORD`] bytes sorted by device and inode, then the SHA-256 of all
-//! that. A record is, numbers least significant byte first: device, inode, size, seconds and
+//! [`MAGIC`], one byte that says which hashes there are (1: MD5, 2: SHA-256), records sorted by
+//! device and inode, and a checksum of all that (see [`checksum`]).
+//!
+//! A record is, numbers least significant byte first: device, inode, size, seconds and
 //! nanoseconds of the modification, seconds and nanoseconds of the change (8, 8, 8, 8, 4, 8, 4
-//! bytes), one byte that says which hashes follow (1: MD5, 2: SHA-256), one for the age, and room
-//! for both hashes. Records are read where they lie, so that loading costs little more than
+//! bytes), one byte that says which hashes of this file are known, one for the age, and room for
+//! the hashes there are. Records are read where they lie, so that loading costs little more than
 //! the checksum.
 
 use std::fs::{self, File};
 use std::io::{self, Read as _, Write as _};
 use std::path::Path;
 
+use rayon::prelude::*;
 use sha2::{Digest as _, Sha256};
 
 use super::{Entry, Moment, Stamp, Sums};
 
 const MAGIC: &[u8] = b"trilith stat cache, version 1\n";
-const RECORD: usize = 98;
+const HEADER: usize = MAGIC.len() + 1;
 const CHECKSUM: usize = 32;
+
+/// How many bytes of the file are hashed in one piece.
+const PIECE: usize = 256 * 1024;
 
 /// The most entries that are kept; those not seen for the longest time go first.
 const MAX_RECORDS: usize = 400_000;
 
+/// Which hashes there are.
+#[derive(Clone, Copy, Debug, Default)]
+struct Columns(u8);
+
+impl Columns {
+    const MD5: u8 = 1;
+    const SHA256: u8 = 2;
+
+    fn of(sums: &Sums) -> Self {
+        let md5 = sums.md5.map_or(0, |_| Self::MD5);
+        let sha256 = sums.sha256.map_or(0, |_| Self::SHA256);
+        Self(md5 | sha256)
+    }
+
+    fn has(self, column: u8) -> bool {
+        self.0 & column != 0
+    }
+
+    /// Returns the length of a record.
+    fn record(self) -> usize {
+        50 + 16 * usize::from(self.has(Self::MD5)) + 32 * usize::from(self.has(Self::SHA256))
+    }
+}
+
 /// Records as they were loaded.
 #[derive(Debug, Default)]
-pub(super) struct Records(Vec<u8>);
+pub(super) struct Records {
+    columns: Columns,
+    /// The whole file.
+    content: Vec<u8>,
+    /// Device and inode of each record, in one number and close together for searching.
+    keys: Vec<u128>,
+}
 
 impl Records {
     /// Loads the records in `file`; none where anything about it is odd.
@@ -33,50 +69,52 @@ impl Records {
     }
 
     fn read(file: &Path) -> Option<Self> {
-        let mut content = Vec::new();
-        let limit = MAGIC.len() + MAX_RECORDS * RECORD + CHECKSUM;
         let file = File::open(file).ok()?;
+        let limit = HEADER + MAX_RECORDS * Columns(u8::MAX).record() + CHECKSUM;
+        let size = usize::try_from(file.metadata().ok()?.len()).ok()?;
+        let mut content = Vec::with_capacity(size.min(limit) + 1);
         file.take(limit as u64 + 1).read_to_end(&mut content).ok()?;
         if content.len() > limit || !content.starts_with(MAGIC) {
             return None;
         }
-        let end = content.len().checked_sub(CHECKSUM)?;
-        let records = content.get(MAGIC.len()..end)?;
-        if records.len() % RECORD != 0 || Sha256::digest(&content[..end])[..] != content[end..] {
+        let (body, sum) = content.split_last_chunk::<CHECKSUM>()?;
+        let (header, records) = body.split_at_checked(HEADER)?;
+        let columns = Columns(*header.last()?);
+        if columns.0 > Columns::MD5 | Columns::SHA256
+            || records.len() % columns.record() != 0
+            || checksum(body) != *sum
+        {
             return None;
         }
-        Some(Self(content))
+        let keys = records
+            .chunks_exact(columns.record())
+            .map(|mut record| Some(key(take_number(&mut record)?, take_number(&mut record)?)));
+        let keys = keys.collect::<Option<_>>()?;
+        Some(Self {
+            columns,
+            content,
+            keys,
+        })
     }
 
     pub(super) fn len(&self) -> usize {
-        self.0.len().saturating_sub(MAGIC.len() + CHECKSUM) / RECORD
-    }
-
-    fn record(&self, position: usize) -> Option<&[u8]> {
-        let start = MAGIC.len() + position * RECORD;
-        self.0.get(start..start + RECORD)
+        self.keys.len()
     }
 
     pub(super) fn get(&self, position: usize) -> Option<Entry> {
-        decode(self.record(position)?)
+        let length = self.columns.record();
+        let start = HEADER + position * length;
+        decode(self.content.get(start..start + length)?, self.columns)
     }
 
-    /// Returns the entry of a file, and its position.
-    pub(super) fn find(&self, key: (u64, u64)) -> Option<(usize, Entry)> {
-        let (mut low, mut high) = (0, self.len());
-        while low < high {
-            let middle = usize::midpoint(low, high);
-            let (device, rest) = self.record(middle)?.split_first_chunk()?;
-            let (inode, _) = rest.split_first_chunk()?;
-            if (u64::from_le_bytes(*device), u64::from_le_bytes(*inode)) < key {
-                low = middle + 1;
-            } else {
-                high = middle;
-            }
-        }
-        let entry = self.get(low).filter(|entry| entry.stamp.key() == key)?;
-        Some((low, entry))
+    /// Returns the position of the entry with this device and inode.
+    pub(super) fn find(&self, device: u64, inode: u64) -> Option<usize> {
+        self.keys.binary_search(&key(device, inode)).ok()
     }
+}
+
+fn key(device: u64, inode: u64) -> u128 {
+    u128::from(device) << 64 | u128::from(inode)
 }
 
 /// Returns the directory that `file` lies in.
@@ -93,14 +131,17 @@ pub(super) fn write(file: &Path, entries: &mut Vec<Entry>) -> io::Result<()> {
         entries.sort_by_key(|entry| entry.age);
         entries.truncate(MAX_RECORDS);
     }
-    entries.sort_by_key(|entry| entry.stamp.key());
-    let mut content = Vec::with_capacity(MAGIC.len() + entries.len() * RECORD + CHECKSUM);
+    entries.sort_by_key(|entry| key(entry.stamp.device, entry.stamp.inode));
+    let columns = entries.iter().map(|entry| Columns::of(&entry.sums).0);
+    let columns = Columns(columns.fold(0, |all, one| all | one));
+    let mut content = Vec::with_capacity(HEADER + entries.len() * columns.record() + CHECKSUM);
     content.extend_from_slice(MAGIC);
+    content.push(columns.0);
     for entry in &*entries {
-        encode(entry, &mut content);
+        encode(entry, columns, &mut content);
     }
-    let checksum = Sha256::digest(&content);
-    content.extend_from_slice(&checksum);
+    let sum = checksum(&content);
+    content.extend_from_slice(&sum);
 
     let directory = directory_of(file);
     fs::create_dir_all(directory)?;
@@ -112,7 +153,17 @@ pub(super) fn write(file: &Path, entries: &mut Vec<Entry>) -> io::Result<()> {
     Ok(())
 }
 
-fn encode(entry: &Entry, content: &mut Vec<u8>) {
+/// Returns the SHA-256 of the SHA-256s of all pieces of [`PIECE`] bytes.
+fn checksum(content: &[u8]) -> [u8; CHECKSUM] {
+    let pieces = content.par_chunks(PIECE).map(Sha256::digest);
+    let mut all = Sha256::new();
+    for piece in pieces.collect::<Vec<_>>() {
+        all.update(piece);
+    }
+    all.finalize().into()
+}
+
+fn encode(entry: &Entry, columns: Columns, content: &mut Vec<u8>) {
     let Stamp {
         device,
         inode,
@@ -128,36 +179,34 @@ fn encode(entry: &Entry, content: &mut Vec<u8>) {
         content.extend_from_slice(&moment.nanoseconds.to_le_bytes());
     }
     let Sums { md5, sha256 } = entry.sums;
-    content.push(u8::from(md5.is_some()) | u8::from(sha256.is_some()) << 1);
+    content.push(Columns::of(&entry.sums).0);
     content.push(entry.age);
-    content.extend_from_slice(&md5.unwrap_or_default());
-    content.extend_from_slice(&sha256.unwrap_or_default());
+    if columns.has(Columns::MD5) {
+        content.extend_from_slice(&md5.unwrap_or_default());
+    }
+    if columns.has(Columns::SHA256) {
+        content.extend_from_slice(&sha256.unwrap_or_default());
+    }
 }
 
-fn decode(record: &[u8]) -> Option<Entry> {
+fn decode(record: &[u8], columns: Columns) -> Option<Entry> {
     let mut rest = record;
-    let device = u64::from_le_bytes(take(&mut rest)?);
-    let inode = u64::from_le_bytes(take(&mut rest)?);
-    let size = u64::from_le_bytes(take(&mut rest)?);
-    let modified = take_moment(&mut rest)?;
-    let changed = take_moment(&mut rest)?;
-    let [present, age] = take(&mut rest)?;
-    let md5 = take(&mut rest)?;
-    let sha256 = take(&mut rest)?;
-    Some(Entry {
-        stamp: Stamp {
-            device,
-            inode,
-            size,
-            modified,
-            changed,
-        },
-        sums: Sums {
-            md5: (present & 1 != 0).then_some(md5),
-            sha256: (present & 2 != 0).then_some(sha256),
-        },
-        age,
-    })
+    let stamp = Stamp {
+        device: take_number(&mut rest)?,
+        inode: take_number(&mut rest)?,
+        size: take_number(&mut rest)?,
+        modified: take_moment(&mut rest)?,
+        changed: take_moment(&mut rest)?,
+    };
+    let [known, age] = take(&mut rest)?;
+    let mut sums = Sums::default();
+    if columns.has(Columns::MD5) {
+        sums.md5 = Some(take(&mut rest)?).filter(|_| Columns(known).has(Columns::MD5));
+    }
+    if columns.has(Columns::SHA256) {
+        sums.sha256 = Some(take(&mut rest)?).filter(|_| Columns(known).has(Columns::SHA256));
+    }
+    Some(Entry { stamp, sums, age })
 }
 
 fn take_moment(rest: &mut &[u8]) -> Option<Moment> {
@@ -165,6 +214,10 @@ fn take_moment(rest: &mut &[u8]) -> Option<Moment> {
         seconds: i64::from_le_bytes(take(rest)?),
         nanoseconds: u32::from_le_bytes(take(rest)?),
     })
+}
+
+fn take_number(rest: &mut &[u8]) -> Option<u64> {
+    Some(u64::from_le_bytes(take(rest)?))
 }
 
 fn take<const N: usize>(rest: &mut &[u8]) -> Option<[u8; N]> {
