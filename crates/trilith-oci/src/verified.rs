@@ -11,7 +11,8 @@ use crate::error::Error;
 use crate::store::BlobStream;
 
 struct Verified<S> {
-    inner: S,
+    /// What is still to be read; gone once it has ended.
+    inner: Option<S>,
     blob: Descriptor,
     object: String,
     digester: Digester,
@@ -28,7 +29,7 @@ where
     S: Stream<Item = Result<Bytes, Error>> + Send + Unpin + 'static,
 {
     let state = Verified {
-        inner,
+        inner: Some(inner),
         blob: blob.clone(),
         object,
         digester: Digester::new(blob.digest.algorithm()),
@@ -50,7 +51,7 @@ where
     S: Stream<Item = Result<Bytes, Error>> + Unpin,
 {
     async fn next(&mut self) -> Option<Result<Bytes, Error>> {
-        while let Some(piece) = self.inner.next().await {
+        while let Some(piece) = self.inner.as_mut()?.next().await {
             let piece = match piece {
                 Ok(piece) if piece.is_empty() => continue,
                 Ok(piece) => piece,
@@ -67,17 +68,13 @@ where
                 return Some(Ok(previous));
             }
         }
+        self.inner = None;
         if self.seen != self.blob.size {
             return Some(Err(self.wrong_size()));
         }
-        let last = self.held.take();
         let actual = std::mem::take(&mut self.digester).finish();
-        // After the last piece was let go there is nothing more to check.
-        if last.is_none() && self.seen > 0 {
-            return None;
-        }
         if actual == self.blob.digest {
-            return last.map(Ok);
+            return self.held.take().map(Ok);
         }
         Some(Err(Error::DigestMismatch {
             object: self.object.clone(),

@@ -6,34 +6,21 @@
 use std::collections::HashMap;
 use std::fmt;
 use std::sync::{Arc, Mutex};
-use std::time::Duration;
 
-use base64::Engine;
-use base64::engine::general_purpose::STANDARD;
-use bytes::Bytes;
-use reqwest::header::{AUTHORIZATION, CONTENT_TYPE, HeaderMap, HeaderValue, WWW_AUTHENTICATE};
-use reqwest::{Method, StatusCode, Url};
-use serde::Deserialize;
+use reqwest::Url;
+use reqwest::header::{AUTHORIZATION, HeaderMap, HeaderValue, WWW_AUTHENTICATE};
 use tokio::time::Instant;
 
 use super::challenge::{Challenge, choose};
 use super::client::RegistryClient;
 use super::credentials::{Credential, Lookup};
-use super::exchange::{Answer, Call};
+use super::exchange::Answer;
 use super::failure::{Account, Cause, Failure};
 use super::host::{Host, lock};
-use super::secret::Secret;
+use super::token::{Exchange, Token, basic_header, bearer_header};
 
-/// How long a token lives that does not say (distribution, `spec/auth/token.md`).
-const DEFAULT_LIFETIME: Duration = Duration::from_secs(60);
-/// How long before its end a token is no longer used.
-const MARGIN: Duration = Duration::from_secs(10);
-/// The most bytes of a token server's answer.
-const MAX_TOKEN_ANSWER: u64 = 256 * 1024;
 /// The most scopes a registry may add to those we ask for.
 const MAX_EXTRA_SCOPES: usize = 4;
-/// How token servers that ask for it know this program.
-const CLIENT_ID: &str = "trilith";
 
 /// Access to one repository.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -74,6 +61,7 @@ pub(crate) struct Authorized {
     /// The value of `Authorization`, marked sensitive.
     pub(crate) value: HeaderValue,
     pub(crate) account: Account,
+    /// Which token of its slot it is; 0 for a password.
     serial: u64,
     /// Whether it was got for this very request, so that another would be no better.
     fresh: bool,
@@ -111,13 +99,6 @@ struct SlotState {
     extra: Vec<String>,
 }
 
-#[derive(Clone, Debug)]
-struct Token {
-    value: HeaderValue,
-    account: Account,
-    expires: Instant,
-}
-
 impl Auth {
     /// Returns what to send with a request that needs `scopes`, the first of which is the
     /// repository it is made to.
@@ -136,21 +117,13 @@ impl Auth {
         if let Some((slot, token)) = self.held(scopes) {
             return Ok(token.authorization(slot, false));
         }
-        let slot = Arc::clone(lock(&self.slots).entry(scopes.to_vec()).or_default());
+        let slot = self.slot(scopes);
         let seen = lock(&slot.state).serial;
         let _turn = slot.turn.lock().await;
-        let extra = {
-            let state = lock(&slot.state);
-            if state.serial != seen {
-                // Someone else fetched while we waited.
-                match (&state.token, &state.failure) {
-                    (Some(token), _) => return Ok(token.authorization(state.serial, true)),
-                    (None, Some(failure)) => return Err(Arc::clone(failure)),
-                    (None, None) => {}
-                }
-            }
-            state.extra.clone()
-        };
+        if let Some(outcome) = slot.since(seen) {
+            return outcome;
+        }
+        let extra = lock(&slot.state).extra.clone();
         let exchange = Exchange {
             realm: &realm,
             service: service.as_deref(),
@@ -160,23 +133,14 @@ impl Auth {
                 .chain(extra)
                 .collect(),
         };
-        let (login, _) = self.login(client, host, &first.repository).await?;
-        let fetched = exchange.fetch(client, host, &login).await;
-        let mut state = lock(&slot.state);
-        state.serial += 1;
-        match fetched {
-            Ok(token) => {
-                state.failure = None;
-                let authorization = token.authorization(state.serial, true);
-                state.token = Some(token);
-                Ok(authorization)
-            }
-            Err(failure) => {
-                state.token = None;
-                state.failure = Some(Arc::clone(&failure));
-                Err(failure)
-            }
-        }
+        slot.keep(match self.login(client, host, &first.repository).await {
+            Ok((login, _)) => exchange.fetch(client, host, &login).await,
+            Err(failure) => Err(Arc::new(failure)),
+        })
+    }
+
+    fn slot(&self, scopes: &[Scope]) -> Arc<Slot> {
+        Arc::clone(lock(&self.slots).entry(scopes.to_vec()).or_default())
     }
 
     /// Returns a token that is held and good for `scopes`, with its serial number.
@@ -237,7 +201,7 @@ impl Auth {
 
     /// Learns from the `401` in `answer` to a request that was `sent` with `scopes`.
     /// Returns whether it is worth making again.
-    pub(crate) fn learn(
+    pub(crate) async fn learn(
         &self,
         client: &RegistryClient,
         host: &Host,
@@ -249,33 +213,17 @@ impl Auth {
         let Some(challenge) = choose(headers.iter().map(HeaderValue::as_bytes)) else {
             return Ok(false);
         };
-        let scope = match challenge {
-            Challenge::Basic => {
-                *lock(&self.scheme) = Some(Scheme::Basic);
-                None
-            }
-            Challenge::Bearer {
-                realm,
-                service,
-                scope,
-            } => {
-                let realm = client
-                    .endpoints()
-                    .follow(&host.endpoint.base, &realm)
-                    .map_err(|reason| {
-                        Failure::new(Cause::Protocol(format!(
-                            "its token server cannot be asked: {reason}"
-                        )))
-                        .during(&answer.request)
-                    })?;
-                *lock(&self.scheme) = Some(Scheme::Bearer { realm, service });
-                scope
-            }
-        };
+        let scope = self.adopt(client, host, challenge);
+        let scope = scope.map_err(|failure| failure.during(&answer.request))?;
         let asks_for_more = scope.is_some_and(|scope| self.add_scope(scopes, &scope));
         Ok(match sent {
             Authorization::NotAsked => true,
             Authorization::Nothing(_) => false,
+            Authorization::Header(header) if header.serial == 0 => {
+                lock(&self.logins).remove(&scopes[0].repository);
+                client.credentials().forget(&host.endpoint).await;
+                !header.fresh
+            }
             Authorization::Header(header) => {
                 self.forget(scopes, header.serial);
                 asks_for_more || !header.fresh
@@ -283,18 +231,44 @@ impl Auth {
         })
     }
 
+    /// Notes how the registry wants to be told who we are. Returns the scope it names.
+    fn adopt(
+        &self,
+        client: &RegistryClient,
+        host: &Host,
+        challenge: Challenge,
+    ) -> Result<Option<String>, Failure> {
+        let Challenge::Bearer {
+            realm,
+            service,
+            scope,
+        } = challenge
+        else {
+            *lock(&self.scheme) = Some(Scheme::Basic);
+            return Ok(None);
+        };
+        let realm = client.endpoints().follow(&host.endpoint.base, &realm);
+        let realm = realm.map_err(|reason| {
+            let reason = format!("its token server cannot be asked: {reason}");
+            Failure::new(Cause::Protocol(reason))
+        })?;
+        *lock(&self.scheme) = Some(Scheme::Bearer { realm, service });
+        Ok(scope)
+    }
+
     /// Notes that the registry wants `wanted` beside `scopes`; `false` where it had that already.
     fn add_scope(&self, scopes: &[Scope], wanted: &str) -> bool {
-        let slot = Arc::clone(lock(&self.slots).entry(scopes.to_vec()).or_default());
+        let slot = self.slot(scopes);
         let mut state = lock(&slot.state);
         let mut added = false;
         for one in wanted.split(' ').filter(|one| !one.is_empty()) {
             let known = state.extra.iter().any(|extra| extra == one)
                 || scopes.iter().any(|scope| {
-                    let push = one == scope.to_string();
-                    // Asking for pull and push where pull would do is all the same.
-                    push || one == format!("repository:{}:pull", scope.repository)
-                        || one == format!("repository:{}:push,pull", scope.repository)
+                    // Ours, or part of it, or the same in another order.
+                    one == scope.to_string()
+                        || one == format!("repository:{}:pull", scope.repository)
+                        || (scope.push
+                            && one == format!("repository:{}:push,pull", scope.repository))
                 });
             if !known && state.extra.len() < MAX_EXTRA_SCOPES {
                 state.extra.push(one.to_owned());
@@ -304,16 +278,45 @@ impl Auth {
         added
     }
 
-    /// Drops what was refused: the token with `serial`, or the credentials themselves.
+    /// Drops the token with `serial`, which was refused.
     fn forget(&self, scopes: &[Scope], serial: u64) {
-        if serial == 0 {
-            lock(&self.logins).remove(&scopes[0].repository);
-            return;
-        }
         for (have, slot) in lock(&self.slots).iter() {
             let mut state = lock(&slot.state);
             if covers(have, scopes) && state.serial == serial {
                 state.token = None;
+            }
+        }
+    }
+}
+
+impl Slot {
+    /// Returns what came of a fetch that another request made since the serial number was `seen`.
+    fn since(&self, seen: u64) -> Option<Result<Authorization, Arc<Failure>>> {
+        let state = lock(&self.state);
+        if state.serial == seen {
+            return None;
+        }
+        match (&state.token, &state.failure) {
+            (Some(token), _) => Some(Ok(token.authorization(state.serial, true))),
+            (None, Some(failure)) => Some(Err(Arc::clone(failure))),
+            (None, None) => None,
+        }
+    }
+
+    /// Keeps what came of a fetch, and returns it.
+    fn keep(&self, fetched: Result<Token, Arc<Failure>>) -> Result<Authorization, Arc<Failure>> {
+        let mut state = lock(&self.state);
+        state.serial += 1;
+        match fetched {
+            Ok(token) => {
+                state.failure = None;
+                let token = state.token.insert(token).clone();
+                Ok(token.authorization(state.serial, true))
+            }
+            Err(failure) => {
+                state.token = None;
+                state.failure = Some(Arc::clone(&failure));
+                Err(failure)
             }
         }
     }
@@ -328,145 +331,6 @@ impl Token {
             fresh,
         })
     }
-}
-
-/// One exchange of credentials for a token.
-struct Exchange<'a> {
-    realm: &'a Url,
-    service: Option<&'a str>,
-    /// The repository of the request comes first: some servers look at no other.
-    scopes: Vec<String>,
-}
-
-#[derive(Deserialize)]
-struct TokenAnswer {
-    token: Option<Secret>,
-    access_token: Option<Secret>,
-    expires_in: Option<f64>,
-}
-
-impl Exchange<'_> {
-    async fn fetch(
-        &self,
-        client: &RegistryClient,
-        host: &Host,
-        login: &Lookup,
-    ) -> Result<Token, Arc<Failure>> {
-        let call = match &login.credential {
-            Some(Credential::Bearer(token)) => {
-                return Ok(Token {
-                    value: bearer_header(token)?,
-                    account: login.account.clone(),
-                    expires: Instant::now() + DEFAULT_LIFETIME,
-                });
-            }
-            Some(Credential::Identity(token)) => self.refresh_call(client, token),
-            Some(Credential::Password { username, password }) => {
-                self.basic_call(client, Some((username, password)))?
-            }
-            None => self.basic_call(client, None)?,
-        };
-        // From before the request: it is the safe side, and needs no agreement of clocks.
-        let asked = Instant::now();
-        client.counters().token_requests.add(1);
-        let answer = client.perform_plain(host, &call).await?;
-        let parsed = if answer.status == StatusCode::OK {
-            parse_token(&answer)
-        } else {
-            Err(answer.refused())
-        };
-        let (token, lifetime) =
-            parsed.map_err(|failure| Arc::new(failure.with_account(login.account.clone())))?;
-        Ok(Token {
-            value: bearer_header(&token)?,
-            account: login.account.clone(),
-            expires: asked + lifetime.saturating_sub(MARGIN.min(lifetime / 4)),
-        })
-    }
-
-    /// The request every token server takes (distribution, `spec/auth/token.md`).
-    fn basic_call(
-        &self,
-        client: &RegistryClient,
-        user: Option<(&str, &Secret)>,
-    ) -> Result<Call, Failure> {
-        let mut url = self.realm.clone();
-        {
-            let mut query = url.query_pairs_mut();
-            if let Some(service) = self.service {
-                query.append_pair("service", service);
-            }
-            for scope in &self.scopes {
-                query.append_pair("scope", scope);
-            }
-            if let Some((username, _)) = user {
-                query.append_pair("account", username);
-            }
-        }
-        let mut call = Call::new(Method::GET, url, client.timeouts().answer);
-        call.limit = MAX_TOKEN_ANSWER;
-        if let Some((username, password)) = user {
-            call.headers
-                .insert(AUTHORIZATION, basic_header(username, password)?);
-        }
-        Ok(call)
-    }
-
-    /// The exchange of a refresh token (distribution, `spec/auth/oauth.md`).
-    fn refresh_call(&self, client: &RegistryClient, token: &Secret) -> Call {
-        let mut form = Url::clone(self.realm);
-        form.set_query(None);
-        form.query_pairs_mut()
-            .append_pair("grant_type", "refresh_token")
-            .append_pair("service", self.service.unwrap_or_default())
-            .append_pair("client_id", CLIENT_ID)
-            .append_pair("scope", &self.scopes.join(" "))
-            .append_pair("refresh_token", token.expose());
-        let body = form.query().unwrap_or_default().to_owned();
-        let mut call = Call::new(Method::POST, self.realm.clone(), client.timeouts().answer);
-        call.limit = MAX_TOKEN_ANSWER;
-        call.headers.insert(
-            CONTENT_TYPE,
-            HeaderValue::from_static("application/x-www-form-urlencoded"),
-        );
-        call.body = Bytes::from(body);
-        call
-    }
-}
-
-fn parse_token(answer: &Answer) -> Result<(Secret, Duration), Failure> {
-    let protocol =
-        |reason: &str| Failure::new(Cause::Protocol(reason.to_owned())).during(&answer.request);
-    // The error of the parser could quote the token.
-    let parsed: TokenAnswer = serde_json::from_slice(answer.bytes())
-        .map_err(|_| protocol("the token answer is malformed"))?;
-    let token = [parsed.token, parsed.access_token]
-        .into_iter()
-        .flatten()
-        .find(|token| !token.expose().is_empty())
-        .ok_or_else(|| protocol("the token answer holds no token"))?;
-    let lifetime = parsed
-        .expires_in
-        .and_then(|seconds| Duration::try_from_secs_f64(seconds.min(86_400.0)).ok())
-        .unwrap_or(DEFAULT_LIFETIME);
-    Ok((token, lifetime))
-}
-
-fn basic_header(username: &str, password: &Secret) -> Result<HeaderValue, Failure> {
-    let pair = STANDARD.encode(format!("{username}:{}", password.expose()));
-    sensitive(&format!("Basic {pair}"))
-}
-
-fn bearer_header(token: &Secret) -> Result<HeaderValue, Failure> {
-    sensitive(&format!("Bearer {}", token.expose()))
-}
-
-fn sensitive(text: &str) -> Result<HeaderValue, Failure> {
-    let mut value = HeaderValue::from_str(text).map_err(|_| {
-        Failure::config("a token or password holds characters that no header may hold".to_owned())
-    })?;
-    value.set_sensitive(true);
-    Ok(value)
 }
 
 /// Adds `authorization` to `headers`, where there is something to add.
@@ -535,13 +399,5 @@ mod tests {
         ] {
             assert_eq!(auth.add_scope(&own, wanted), added, "{wanted}");
         }
-    }
-
-    #[test]
-    fn headers_are_sensitive() {
-        let header = basic_header("u", &Secret::new("hunter2")).unwrap();
-        assert_eq!(header.as_bytes(), b"Basic dTpodW50ZXIy");
-        assert_eq!(format!("{header:?}"), "Sensitive");
-        assert!(bearer_header(&Secret::new("a\nb")).is_err());
     }
 }

@@ -165,14 +165,13 @@ impl RegistryClient {
                 .exchange(host, call, &authorization)
                 .await
                 .map_err(Stop::Failed)?;
-            let again = answer.is_challenge(call)
-                && !call.scopes.is_empty()
-                && round < AUTH_ROUNDS
-                && host
-                    .auth
-                    .learn(self, host, &answer, &call.scopes, &authorization)
-                    .map_err(Stop::Failed)?;
-            if !again {
+            if !answer.is_challenge(call) || call.scopes.is_empty() || round == AUTH_ROUNDS {
+                return Ok(answer);
+            }
+            let learned = host
+                .auth
+                .learn(self, host, &answer, &call.scopes, &authorization);
+            if !learned.await.map_err(Stop::Failed)? {
                 return Ok(answer);
             }
             round += 1;

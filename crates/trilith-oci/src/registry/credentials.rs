@@ -4,7 +4,7 @@
 //! found by the system's own rules). `docker_credential` was not used: it knows no keys
 //! with a namespace, finds its files through the environment and drops why reading failed.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::io;
 use std::path::{Path, PathBuf};
 
@@ -12,7 +12,7 @@ use base64::Engine;
 use base64::alphabet::STANDARD;
 use base64::engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig};
 use serde::Deserialize;
-use tokio::sync::OnceCell;
+use tokio::sync::{Mutex, OnceCell};
 
 use super::endpoint::Endpoint;
 use super::failure::{Account, Cause, Failure};
@@ -53,6 +53,25 @@ pub(crate) struct Lookup {
 pub(crate) struct Credentials {
     source: CredentialSource,
     files: OnceCell<Vec<(PathBuf, AuthFile)>>,
+    helpers: Helpers,
+}
+
+/// What helpers answered, by helper and server. Locked while one is asked: it may take
+/// seconds, or ask for a passphrase, and many requests need its answer at once.
+#[derive(Debug, Default)]
+struct Helpers(Mutex<HashMap<(String, String), Answer>>);
+
+impl Helpers {
+    async fn get(&self, helper: &str, server: &str) -> Result<Answer, Failure> {
+        let mut answers = self.0.lock().await;
+        let key = (helper.to_owned(), server.to_owned());
+        if let Some(answer) = answers.get(&key) {
+            return Ok(answer.clone());
+        }
+        let answer = helper::get(helper, server).await?;
+        answers.insert(key, answer.clone());
+        Ok(answer)
+    }
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -84,6 +103,7 @@ impl Credentials {
         Self {
             source,
             files: OnceCell::new(),
+            helpers: Helpers::default(),
         }
     }
 
@@ -102,7 +122,8 @@ impl Credentials {
         let files = self.files.get_or_try_init(|| load_all(paths)).await?;
         let mut looked_at: Vec<String> = paths.iter().map(|path| shown(path)).collect();
         for (path, file) in files {
-            match file.find(path, endpoint, repository).await? {
+            let found = file.find(&self.helpers, path, endpoint, repository);
+            match found.await? {
                 Found::Here(credential, origin) => {
                     return Ok(Lookup {
                         credential: Some(credential),
@@ -124,6 +145,15 @@ impl Credentials {
     }
 }
 
+impl Credentials {
+    /// Forgets what helpers said about the registry at `endpoint`, which refused it.
+    pub(crate) async fn forget(&self, endpoint: &Endpoint) {
+        let server = endpoint.credential_key();
+        let mut answers = self.helpers.0.lock().await;
+        answers.retain(|(_, asked), _| asked != server);
+    }
+}
+
 enum Found {
     Here(Credential, String),
     Nothing,
@@ -134,18 +164,18 @@ impl AuthFile {
     /// Looks for the registry's own helper, then for an entry, then in the store for all registries.
     async fn find(
         &self,
+        helpers: &Helpers,
         path: &Path,
         endpoint: &Endpoint,
         repository: &str,
     ) -> Result<Found, Failure> {
         let key = endpoint.credential_key();
-        let helpers = self.cred_helpers.as_ref();
-        let own_helper = helpers.and_then(|helpers| {
+        let own_helper = self.cred_helpers.as_ref().and_then(|own| {
             let mut names = [endpoint.registry.as_str(), key].into_iter();
-            names.find_map(|name| helpers.get(name).filter(|helper| !helper.is_empty()))
+            names.find_map(|name| own.get(name).filter(|helper| !helper.is_empty()))
         });
         if let Some(helper) = own_helper {
-            return match helper::get(helper, key).await? {
+            return match helpers.get(helper, key).await? {
                 Answer::Credential(credential) => Ok(found_by(helper, credential)),
                 Answer::NotFound => Ok(Found::Nothing),
                 Answer::NotInstalled => Err(Failure::new(Cause::Credentials {
@@ -167,7 +197,7 @@ impl AuthFile {
         let Some(store) = self.creds_store.as_ref().filter(|store| !store.is_empty()) else {
             return Ok(Found::Nothing);
         };
-        match helper::get(store, key).await? {
+        match helpers.get(store, key).await? {
             Answer::Credential(credential) => Ok(found_by(store, credential)),
             Answer::NotFound => Ok(Found::Nothing),
             // A file copied from a desktop must not keep others from public images.

@@ -6,7 +6,7 @@
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
-use reqwest::header::{AUTHORIZATION, CONTENT_LENGTH, HeaderMap, LOCATION};
+use reqwest::header::{AUTHORIZATION, CONTENT_LENGTH, HeaderMap, HeaderValue, LOCATION};
 use reqwest::{Method, Request, Response, StatusCode, Url};
 use tokio::time::timeout;
 
@@ -139,7 +139,7 @@ impl RegistryClient {
             let name = named(&url);
             let request = request(call, &url, authorization);
             let response = self
-                .head(request, call.patience)
+                .send(request, call.patience)
                 .await
                 .map_err(|failure| failure.during(&name))?;
             self.observe(&Event::Answered {
@@ -181,7 +181,7 @@ impl RegistryClient {
     }
 
     /// Sends `request` and waits for the head of the answer.
-    pub(crate) async fn head(
+    pub(crate) async fn send(
         &self,
         request: Request,
         patience: Duration,
@@ -209,6 +209,11 @@ fn request(call: &Call, url: &Url, authorization: &Authorization) -> Request {
     }
     if !call.body.is_empty() {
         *request.body_mut() = Some(call.body.clone().into());
+    } else if matches!(call.method, Method::POST | Method::PUT) {
+        // Left out by the HTTP library, and some proxies then answer 411.
+        request
+            .headers_mut()
+            .insert(CONTENT_LENGTH, HeaderValue::from_static("0"));
     }
     request
 }

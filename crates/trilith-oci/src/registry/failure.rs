@@ -228,6 +228,14 @@ impl Failure {
                          for a higher limit"
                     .to_owned(),
             }),
+            Cause::Status {
+                status: StatusCode::PAYLOAD_TOO_LARGE,
+                ..
+            } => Some(
+                "the registry, or a proxy in front of it, limits the size of uploads (nginx: \
+                 `client_max_body_size`)"
+                    .to_owned(),
+            ),
             Cause::Status { messages, .. }
                 if messages.iter().any(|m| m.message.contains("HTTPS server")) =>
             {
@@ -474,6 +482,12 @@ mod tests {
             (status(429), Kind::Unavailable, true, "limits the rate"),
             (status(500), Kind::Unavailable, true, ""),
             (status(400), Kind::Unavailable, false, ""),
+            (
+                status(413),
+                Kind::Unavailable,
+                false,
+                "client_max_body_size",
+            ),
             (Cause::Connect(root()), Kind::Unavailable, true, "reachable"),
             (Cause::Tls(root()), Kind::Unavailable, false, "authority"),
             (

@@ -25,7 +25,7 @@ const NOT_FOUND: &str = "credentials not found in native keychain";
 const IDENTITY_USER: &str = "<token>";
 
 /// What a helper answered.
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Answer {
     Credential(Credential),
     NotFound,

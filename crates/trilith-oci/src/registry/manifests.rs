@@ -8,6 +8,7 @@ use serde::Deserialize;
 use serde::de::IgnoredAny;
 use trilith_core::{Digest, Digester};
 
+use super::client::Attempts;
 use super::exchange::{Answer, Body, Call};
 use super::failure::{Failure, clean};
 use super::referrers;
@@ -224,10 +225,18 @@ pub(crate) async fn put(
     call.patience = repository.client().timeouts().commit;
     let counters = repository.client().counters();
     counters.uploaded_bytes.add(descriptor.size);
-    let answer = repository.perform(&call).await?;
-    if !answer.status.is_success() {
-        return Err(answer.refused().into());
-    }
+    let mut attempts = Attempts::new(repository.client(), repository.host());
+    let answer = loop {
+        let answer = repository.perform(&call).await?;
+        if answer.status.is_success() {
+            break answer;
+        }
+        // The digest is right, so bytes were lost on the way; or `docker-registry` looked at
+        // a file that another request was just writing.
+        let failure = answer.refused();
+        let again = failure.has_code("DIGEST_INVALID");
+        attempts.failed_if(failure, again).await?;
+    };
     check_digest(&answer, &descriptor.digest, || shown(repository, name))?;
     Ok(answer)
 }

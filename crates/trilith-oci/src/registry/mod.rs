@@ -10,7 +10,7 @@
 //! | `client` | the client, and the loop of attempts around each request |
 //! | `exchange` | one request: redirects, limits of size and time |
 //! | `transport` | connections and TLS |
-//! | `auth`, `challenge` | tokens |
+//! | `auth`, `challenge`, `token` | who we are to a registry |
 //! | `credentials`, `helper` | credential files and helpers |
 //! | `endpoint` | HTTP or HTTPS, and where a registry may send us |
 //! | `repository`, `manifests`, `referrers` | what is asked and stored |
@@ -33,6 +33,7 @@ mod referrers;
 mod repository;
 mod retry;
 mod secret;
+mod token;
 mod transport;
 mod upload;
 

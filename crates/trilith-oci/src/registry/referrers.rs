@@ -199,7 +199,7 @@ struct Referrer {
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
 struct Typed {
-    media_type: String,
+    media_type: Option<String>,
 }
 
 /// Adds `manifest` to the list under its subject's referrers tag; does nothing where it has no subject.
@@ -243,7 +243,7 @@ fn entry(manifest: &RawManifest, referrer: &Referrer) -> Value {
         .artifact_type
         .as_ref()
         .filter(|artifact_type| !artifact_type.is_empty())
-        .or(referrer.config.as_ref().map(|config| &config.media_type));
+        .or_else(|| referrer.config.as_ref()?.media_type.as_ref());
     let mut entry = json!({
         "mediaType": descriptor.media_type,
         "digest": descriptor.digest,

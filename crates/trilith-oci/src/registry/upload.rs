@@ -55,37 +55,49 @@ pub(crate) async fn push(
     }
     let mut attempts = Attempts::new(repository.client(), repository.host());
     loop {
-        let content = match open(repository, blob, source).await {
-            Ok(content) => content,
-            Err(error) => {
-                if let Some(url) = &location {
-                    cancel(repository, url).await;
-                }
-                return Err(error);
-            }
-        };
-        let url = match location.take() {
-            Some(url) => url,
-            None => start(repository).await?,
-        };
-        match put(repository, blob, &url, content).await {
+        match once(repository, blob, source, location.take()).await {
             Ok(()) => return Ok(()),
-            Err(Put::Source(error)) => {
-                cancel(repository, &url).await;
-                return Err(error);
-            }
-            Err(Put::Failed { failure, again }) => {
-                if !matches!(*failure.cause, Cause::Connect(_)) {
-                    cancel(repository, &url).await;
-                }
-                attempts.failed_if(failure, again).await?;
-            }
+            Err(Put::Final(error)) => return Err(error),
+            Err(Put::Failed { failure, again }) => attempts.failed_if(failure, again).await?,
         }
         // The connection may have broken after the registry had it all.
         if repository.blob_exists(blob).await? {
             return Ok(());
         }
     }
+}
+
+/// Makes one upload of `source`, at `location` where one is open already. Closes it unless
+/// it succeeds.
+async fn once(
+    repository: &RegistryRepository,
+    blob: &Descriptor,
+    source: &BlobSource,
+    location: Option<Url>,
+) -> Result<(), Put> {
+    // Before the source is opened, so that no source waits with a connection of its own.
+    // Closed never, so an error cannot be.
+    let _permit = repository.host().uploads.acquire().await;
+    let content = match open(repository, blob, source).await {
+        Ok(content) => content,
+        Err(error) => {
+            if let Some(url) = &location {
+                cancel(repository, url).await;
+            }
+            return Err(Put::Final(error));
+        }
+    };
+    let url = match location {
+        Some(url) => url,
+        None => start(repository).await.map_err(Put::Final)?,
+    };
+    let outcome = put(repository, blob, &url, content).await;
+    let unreachable = matches!(&outcome, Err(Put::Failed { failure, .. })
+        if matches!(*failure.cause, Cause::Connect(_)));
+    if outcome.is_err() && !unreachable {
+        cancel(repository, &url).await;
+    }
+    outcome
 }
 
 /// Asks for `blob` to be taken from `from`. An upload that the registry opens instead is
@@ -168,15 +180,15 @@ pub(crate) async fn cancel(repository: &RegistryRepository, url: &Url) {
     let host = repository.host();
     let mut call = repository.write_call(Method::DELETE, "");
     call.url = url.clone();
-    call.patience = CANCEL_PATIENCE;
     let client = repository.client();
+    let patience = CANCEL_PATIENCE.min(client.timeouts().answer);
     let cancelling = async {
         if let Ok(authorization) = host.auth.authorize(client, host, &call.scopes).await {
             let authorization = for_url(repository, url, authorization);
             let _ = client.exchange(host, &call, &authorization).await;
         }
     };
-    let _ = timeout(CANCEL_PATIENCE, cancelling).await;
+    let _ = timeout(patience, cancelling).await;
 }
 
 /// Returns `authorization` where `url` is the registry's own, else nothing.
@@ -194,8 +206,9 @@ fn for_url(
 
 /// How the one request of an upload fails.
 enum Put {
-    /// Where the bytes come from failed, or they are not what they should be.
-    Source(Error),
+    /// In a way that another upload would not change: above all, where the bytes come from
+    /// failed, or they are not what they should be.
+    Final(Error),
     /// The registry or the way there failed.
     Failed {
         failure: Failure,
@@ -234,18 +247,16 @@ async fn put(
     let sent = for_url(
         repository,
         &url,
-        authorized.map_err(|f| Put::Source(f.into()))?,
+        authorized.map_err(|f| Put::Final(f.into()))?,
     );
     host.ready().await;
-    // Closed never, so an error cannot be.
-    let _permit = host.uploads.acquire().await;
     let gauge = Arc::new(Gauge::default());
     let request = request(&call, &sent, blob, body(repository, content, &gauge));
     client.counters().requests.add(1);
     let sending = client.transport().send(request);
     let outcome = watch(sending, &gauge, repository, blob.size).await;
     if let Some(error) = lock(&gauge.failure).take() {
-        return Err(Put::Source(error));
+        return Err(Put::Final(error));
     }
     let response = outcome.map_err(|failure| failure.during(&name))?;
     client.observe(&Event::Answered {
@@ -255,12 +266,11 @@ async fn put(
     let answer = answer(response, name, url, &sent, client.timeouts().answer).await;
     match answer.status {
         StatusCode::CREATED | StatusCode::NO_CONTENT | StatusCode::OK => {
-            check_digest(&answer, &blob.digest, || repository.blob_name(blob)).map_err(Put::Source)
+            check_digest(&answer, &blob.digest, || repository.blob_name(blob)).map_err(Put::Final)
         }
         StatusCode::UNAUTHORIZED if answer.is_challenge(&call) => {
-            let again = host
-                .auth
-                .learn(client, host, &answer, &call.scopes, &sent)?;
+            let learned = host.auth.learn(client, host, &answer, &call.scopes, &sent);
+            let again = learned.await?;
             Err(Put::Failed {
                 failure: answer.refused(),
                 again,

@@ -126,9 +126,12 @@ async fn a_token_server_that_fails_is_asked_for_all_at_once() {
     for (status, tries, kind) in [(500, 3, Kind::Unavailable), (403, 1, Kind::Denied)] {
         let server = Server::start_with(|address| {
             let challenge = format!(r#"Bearer realm="http://{address}/token""#);
-            move |seen: &Seen| match seen.target.starts_with("/token") {
-                true => Reply::new(status),
-                false => Reply::new(401).header("WWW-Authenticate", &challenge),
+            move |seen: &Seen| {
+                if seen.target.starts_with("/token") {
+                    Reply::new(status)
+                } else {
+                    Reply::new(401).header("WWW-Authenticate", &challenge)
+                }
             }
         })
         .await;
@@ -188,7 +191,7 @@ async fn passwords() {
         (with(""), "there are no credentials for `127.0.0.1:"),
         (
             with(r#""username": "user", "password": "wrong""#),
-            "config.json` (`127.0.0.1:",
+            "` (`127.0.0.1:",
         ),
     ] {
         let error = asks(&repository(&server, config)).await.unwrap_err();

@@ -90,11 +90,11 @@ async fn a_wrong_digest_comes_instead_of_the_last_piece() {
 async fn cut_downloads_are_taken_up_where_they_broke() {
     for ranges in [true, false] {
         let whole = text();
-        let served = whole.clone();
+        let stored = whole.clone();
         let count = AtomicU32::new(0);
         let server = Server::start(move |seen| {
             let from = start(seen).filter(|_| ranges).unwrap_or(0);
-            let rest = &served[from..];
+            let rest = &stored[from..];
             let reply = Reply::new(if from > 0 { 206 } else { 200 })
                 .header("Content-Range", &format!("bytes {from}-399999/400000"));
             // Twice a third of what is left, then all of it.
@@ -164,8 +164,8 @@ async fn downloads_that_stall() {
 #[tokio::test]
 async fn signed_addresses_get_no_authorization() {
     let text = text();
-    let served = text.clone();
-    let elsewhere = Server::start(move |_| Reply::new(200).body(served.clone())).await;
+    let stored = text.clone();
+    let elsewhere = Server::start(move |_| Reply::new(200).body(stored.clone())).await;
     let target = format!("http://{}/blob?X-Amz-Signature=s", elsewhere.address());
     let directory = tempfile::tempdir().unwrap();
     let server = Server::start(move |seen| match seen.header("authorization") {

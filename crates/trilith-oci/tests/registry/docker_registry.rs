@@ -11,16 +11,25 @@ use trilith_core::Repository;
 /// `user` with the password `hunter2`.
 const HTPASSWD: &str = "user:$2b$04$zoNLMXFSRiOcwBfYBa5jPObvq8CWRFvyO6Z/Sz7g8Vn7keW3xJuye\n";
 
+/// How a registry is protected.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Protection {
+    None,
+    /// Basic authentication.
+    Password,
+    /// TLS with the certificate in `tls/`.
+    Tls,
+}
+
 /// A `docker-registry` on a port and in a directory of its own; ended when dropped.
-pub struct DockerRegistry {
+pub(crate) struct DockerRegistry {
     address: String,
     child: Child,
     _directory: TempDir,
 }
 
 impl DockerRegistry {
-    /// Starts one, with basic authentication if `locked`.
-    pub fn start(locked: bool) -> Self {
+    pub(crate) fn start(protection: Protection) -> Self {
         let directory = tempfile::tempdir().unwrap();
         let at = |name: &str| directory.path().join(name).display().to_string();
         // Another process may take the port before the registry does; then another is tried.
@@ -28,14 +37,21 @@ impl DockerRegistry {
             let listener = TcpListener::bind("127.0.0.1:0").unwrap();
             let address = listener.local_addr().unwrap().to_string();
             drop(listener);
-            let auth = if locked {
-                let path = at("htpasswd");
-                format!("auth: {{htpasswd: {{realm: test, path: {path}}}}}\n")
-            } else {
-                String::new()
+            let (auth, tls) = match protection {
+                Protection::None => (String::new(), String::new()),
+                Protection::Password => {
+                    let path = at("htpasswd");
+                    let auth = format!("auth: {{htpasswd: {{realm: test, path: {path}}}}}\n");
+                    (auth, String::new())
+                }
+                Protection::Tls => {
+                    let from = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/registry/tls");
+                    let files = format!("certificate: {from}/cert.pem, key: {from}/key.pem");
+                    (String::new(), format!(", tls: {{{files}}}"))
+                }
             };
             let config = format!(
-                "version: 0.1\nlog: {{level: error}}\nhttp: {{addr: '{address}'}}\n\
+                "version: 0.1\nlog: {{level: error}}\nhttp: {{addr: '{address}'{tls}}}\n\
                  storage: {{filesystem: {{rootdirectory: {}}}, delete: {{enabled: true}}}}\n{auth}",
                 at("data")
             );
@@ -47,7 +63,7 @@ impl DockerRegistry {
                 .stderr(Stdio::null())
                 .spawn()
                 .expect("docker-registry must be installed (`apt-get install docker-registry`)");
-            if answers(&address, &mut child) {
+            if answers(&address, protection == Protection::Tls, &mut child) {
                 return Self {
                     address,
                     child,
@@ -60,17 +76,21 @@ impl DockerRegistry {
         panic!("docker-registry does not start");
     }
 
-    pub fn address(&self) -> &str {
+    pub(crate) fn address(&self) -> &str {
         &self.address
     }
 
-    pub fn repository(&self, path: &str) -> Repository {
+    pub(crate) fn port(&self) -> &str {
+        self.address.rsplit(':').next().unwrap()
+    }
+
+    pub(crate) fn repository(&self, path: &str) -> Repository {
         format!("{}/{path}", self.address).parse().unwrap()
     }
 }
 
 /// Returns whether the registry comes up; `false` where it ends instead.
-fn answers(address: &str, child: &mut Child) -> bool {
+fn answers(address: &str, tls: bool, child: &mut Child) -> bool {
     for _ in 0..3000 {
         if child.try_wait().unwrap().is_some() {
             return false;
@@ -80,7 +100,8 @@ fn answers(address: &str, child: &mut Child) -> bool {
             let mut answer = String::new();
             let asked = stream.write_all(request.as_bytes());
             if asked.is_ok() && stream.read_to_string(&mut answer).is_ok() {
-                return answer.contains("registry/2.0");
+                // With TLS it says that it wants TLS.
+                return answer.contains("registry/2.0") || tls && answer.contains("HTTPS server");
             }
         }
         std::thread::sleep(Duration::from_millis(10));

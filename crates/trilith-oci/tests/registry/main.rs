@@ -1,5 +1,8 @@
 //! The registry client against a real registry and against servers that misbehave.
 
+// The configuration allows it in test functions only, not in what they share.
+#![allow(clippy::unwrap_used, clippy::expect_used)]
+
 mod auth;
 mod blobs;
 mod docker_registry;
@@ -37,16 +40,21 @@ fn config() -> RegistryConfig {
     }
 }
 
-/// The same for servers that never answer.
+/// Two attempts, and little patience with servers that never answer.
 fn impatient() -> RegistryConfig {
+    let config = config();
     RegistryConfig {
+        retry: RetryPolicy {
+            attempts: 2,
+            ..config.retry
+        },
         timeouts: Timeouts {
-            connect: Duration::from_millis(200),
-            answer: Duration::from_millis(200),
+            answer: Duration::from_secs(1),
             stall: Duration::from_millis(200),
             commit: Duration::from_millis(200),
+            ..Timeouts::default()
         },
-        ..config()
+        ..config
     }
 }
 
@@ -60,9 +68,10 @@ fn repository(server: &Server, config: RegistryConfig) -> RegistryRepository {
         .unwrap()
 }
 
-/// A file of credentials, `user:hunter2` by default, for `registry`.
+/// A new file in `directory` with the credential `entry` for `registry`.
 fn credentials(directory: &Path, registry: &str, entry: &str) -> CredentialSource {
-    let path = directory.join("config.json");
+    let file = tempfile::Builder::new().tempfile_in(directory).unwrap();
+    let (_, path) = file.keep().unwrap();
     let content = format!(r#"{{"auths": {{"{registry}": {{{entry}}}}}}}"#);
     std::fs::write(&path, content).unwrap();
     CredentialSource::Files(vec![path])
@@ -98,13 +107,10 @@ async fn content(stream: BlobStream) -> Result<Vec<u8>, Error> {
 
 /// The message with those of its sources.
 fn chain(error: &dyn StdError) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(error) = source {
-        text += &format!(": {error}");
-        source = error.source();
+    match error.source() {
+        Some(source) => format!("{error}: {}", chain(source)),
+        None => error.to_string(),
     }
-    text
 }
 
 fn digest(text: &str) -> Digest {

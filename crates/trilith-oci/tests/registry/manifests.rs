@@ -79,15 +79,15 @@ async fn servers_that_take_their_time() {
     for reply in [
         Reply::silent(),
         // The beginning of a manifest, a byte at a time.
-        Reply::new(200).body("{").dribble(MANIFEST.len()),
+        Reply::new(200).body("{").dribble(100_000),
         Reply::new(200).body("{").hang(MANIFEST.len()),
     ] {
         let server = Server::start(move |_| reply.clone()).await;
         let repository = repository(&server, impatient());
         let error = repository.fetch_manifest(&tag("v1")).await.unwrap_err();
         assert!(error.to_string().contains("too slow"), "{error}");
+        assert!(error.to_string().ends_with("(2 attempts)"), "{error}");
         assert!(error.is_retryable());
-        assert_eq!(server.seen().len(), 3);
     }
 }
 

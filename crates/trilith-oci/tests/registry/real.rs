@@ -4,11 +4,12 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use futures_util::future::try_join_all;
+use trilith_core::Repository;
 use trilith_oci::media_type::{OCI_CONFIG, OCI_MANIFEST};
-use trilith_oci::registry::{RegistryConfig, RegistryRepository};
+use trilith_oci::registry::{CaCertificates, RegistryConfig, RegistryRepository};
 use trilith_oci::{BlobSource, Descriptor, ImageStore, Kind, Mount, Name, RawManifest};
 
-use super::docker_registry::DockerRegistry;
+use super::docker_registry::{DockerRegistry, Protection};
 use super::{PASSWORD, blob, client, config, content, credentials, manifest, tag};
 
 fn memory(content: &[u8]) -> BlobSource {
@@ -56,7 +57,7 @@ async fn push(repository: &RegistryRepository, layer: &[u8]) -> RawManifest {
 
 #[tokio::test]
 async fn an_image_there_and_back() {
-    let registry = DockerRegistry::start(false);
+    let registry = DockerRegistry::start(Protection::None);
     let repository = open(&registry, "team/app", config());
     assert_eq!(repository.resolve(&tag("v1")).await.unwrap(), None);
 
@@ -91,7 +92,7 @@ async fn an_image_there_and_back() {
 
 #[tokio::test]
 async fn empty_blobs_and_missing_ones() {
-    let registry = DockerRegistry::start(false);
+    let registry = DockerRegistry::start(Protection::None);
     let repository = open(&registry, "a", config());
     repository.push_blob(&blob(b""), memory(b"")).await.unwrap();
     assert!(repository.has_blob(&blob(b"")).await.unwrap());
@@ -107,7 +108,7 @@ async fn empty_blobs_and_missing_ones() {
 
 #[tokio::test]
 async fn blobs_travel_between_repositories() {
-    let registry = DockerRegistry::start(false);
+    let registry = DockerRegistry::start(Protection::None);
     let client = client(config());
     let base = client.repository(&registry.repository("base")).unwrap();
     let app = client.repository(&registry.repository("app")).unwrap();
@@ -128,7 +129,7 @@ async fn blobs_travel_between_repositories() {
     app.push_blob(&other, memory(b"another")).await.unwrap();
     assert_eq!(client.stats().requests, before + 1);
     // From one registry's repository into another's, streamed.
-    let second = DockerRegistry::start(false);
+    let second = DockerRegistry::start(Protection::None);
     let copy = client.repository(&second.repository("copy")).unwrap();
     let source = BlobSource::Store(Arc::new(app));
     copy.push_blob(&other, source).await.unwrap();
@@ -137,7 +138,7 @@ async fn blobs_travel_between_repositories() {
 
 #[tokio::test]
 async fn a_locked_registry() {
-    let registry = DockerRegistry::start(true);
+    let registry = DockerRegistry::start(Protection::Password);
     let directory = tempfile::tempdir().unwrap();
     let with = |entry: &str| RegistryConfig {
         credentials: credentials(directory.path(), registry.address(), entry),
@@ -166,8 +167,42 @@ async fn a_locked_registry() {
 }
 
 #[tokio::test]
+async fn a_registry_with_tls() {
+    let registry = DockerRegistry::start(Protection::Tls);
+    let name: Repository = format!("0.0.0.0:{}/a", registry.port()).parse().unwrap();
+    let authority = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/registry/tls/ca.pem");
+    let trusting = RegistryConfig {
+        ca_certificates: vec![CaCertificates::load(authority.as_ref()).unwrap()],
+        ..config()
+    };
+    let repository = client(trusting).repository(&name).unwrap();
+    let image = push(&repository, b"layer").await;
+    let found = repository
+        .resolve(&Name::Digest(image.descriptor.digest.clone()))
+        .await;
+    assert_eq!(found.unwrap(), Some(image.descriptor));
+
+    let doubting = client(config()).repository(&name).unwrap();
+    let error = doubting.resolve(&tag("v1")).await.unwrap_err();
+    assert!(
+        error.to_string().contains("cannot trust `0.0.0.0:"),
+        "{error}"
+    );
+    assert!(error.hint().unwrap().contains("authority"));
+    assert!(!error.is_retryable());
+
+    let plain = RegistryConfig {
+        insecure_registries: vec![name.registry().to_owned()],
+        ..config()
+    };
+    let plain = client(plain).repository(&name).unwrap();
+    let error = plain.fetch_manifest(&tag("v1")).await.unwrap_err();
+    assert!(error.hint().unwrap().contains("speaks TLS"), "{error}");
+}
+
+#[tokio::test]
 async fn referrers_are_found_however_many_write_at_once() {
-    let registry = DockerRegistry::start(false);
+    let registry = DockerRegistry::start(Protection::None);
     let first = open(&registry, "a", config());
     let subject = push(&first, b"layer").await;
     let digest = &subject.descriptor.digest;

@@ -24,10 +24,12 @@ fn index(body: String) -> Reply {
 
 #[tokio::test]
 async fn pages_are_followed_and_filtered() {
-    let server = Server::start(|seen| match seen.target.contains("page=2") {
-        false => index(list(&[entry("1", "a/b"), entry("2", "c/d")]))
-            .header("Link", r#"</v2/a/b/referrers/x?page=2>; rel="next""#),
-        true => index(list(&[entry("3", "a/b")])),
+    let server = Server::start(|seen| {
+        if seen.target.contains("page=2") {
+            return index(list(&[entry("3", "a/b")]));
+        }
+        index(list(&[entry("1", "a/b"), entry("2", "c/d")]))
+            .header("Link", r#"</v2/a/b/referrers/x?page=2>; rel="next""#)
     })
     .await;
     let found = repository(&server, config())
@@ -66,9 +68,11 @@ async fn registries_without_the_api_are_asked_for_the_tag() {
             .body("<html>"),
     ] {
         let tag = tag.clone();
-        let server = Server::start(move |seen| match seen.target.starts_with(&tag) {
-            true => index(list(&[entry("1", "a/b"), entry("2", "c/d")])),
-            false => none.clone(),
+        let server = Server::start(move |seen| {
+            if seen.target.starts_with(&tag) {
+                return index(list(&[entry("1", "a/b"), entry("2", "c/d")]));
+            }
+            none.clone()
         })
         .await;
         let found = repository(&server, config())
@@ -107,9 +111,11 @@ async fn what_is_no_list_is_not_taken_for_one() {
         assert_eq!(found.unwrap_err().kind(), kind);
     }
     // An image under the tag.
-    let server = Server::start(|seen| match seen.target.contains("/manifests/") {
-        true => Reply::new(200).body(super::MANIFEST),
-        false => Reply::new(404),
+    let server = Server::start(|seen| {
+        if seen.target.contains("/manifests/") {
+            return Reply::new(200).body(super::MANIFEST);
+        }
+        Reply::new(404)
     })
     .await;
     let found = repository(&server, config())
@@ -123,10 +129,12 @@ async fn what_is_no_list_is_not_taken_for_one() {
     );
     // The subject itself, an index of images: some registries read the tag as its digest.
     let subject = list(&[entry("child", "a/b")]);
-    let served = subject.clone();
-    let server = Server::start(move |seen| match seen.target.contains("/manifests/") {
-        true => index(served.clone()),
-        false => Reply::new(404),
+    let stored = subject.clone();
+    let server = Server::start(move |seen| {
+        if seen.target.contains("/manifests/") {
+            return index(stored.clone());
+        }
+        Reply::new(404)
     })
     .await;
     let found = repository(&server, config())

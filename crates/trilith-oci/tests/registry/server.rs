@@ -1,5 +1,6 @@
 //! A small HTTP server that answers what a test tells it to, well-formed or not.
 
+use std::fmt::Write;
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
 
@@ -9,30 +10,30 @@ use trilith_core::Repository;
 
 /// A request as it came.
 #[derive(Clone, Debug)]
-pub struct Seen {
-    pub method: String,
+pub(crate) struct Seen {
+    pub(crate) method: String,
     /// Path and query.
-    pub target: String,
+    pub(crate) target: String,
     headers: Vec<(String, String)>,
-    pub body: Vec<u8>,
+    pub(crate) body: Vec<u8>,
 }
 
 impl Seen {
-    pub fn header(&self, name: &str) -> Option<&str> {
+    pub(crate) fn header(&self, name: &str) -> Option<&str> {
         self.headers
             .iter()
             .find(|(key, _)| key == name)
             .map(|(_, value)| value.as_str())
     }
 
-    pub fn is(&self, method: &str, start: &str) -> bool {
+    pub(crate) fn is(&self, method: &str, start: &str) -> bool {
         self.method == method && self.target.starts_with(start)
     }
 }
 
 /// What to answer.
 #[derive(Clone, Debug)]
-pub struct Reply {
+pub(crate) struct Reply {
     head: String,
     body: Vec<u8>,
     length: Option<usize>,
@@ -54,7 +55,7 @@ enum Then {
 }
 
 impl Reply {
-    pub fn new(status: u16) -> Self {
+    pub(crate) fn new(status: u16) -> Self {
         Self {
             head: format!("HTTP/1.1 {status} Whatever\r\n"),
             body: Vec::new(),
@@ -63,56 +64,56 @@ impl Reply {
         }
     }
 
-    pub fn header(mut self, name: &str, value: &str) -> Self {
-        self.head += &format!("{name}: {value}\r\n");
+    pub(crate) fn header(mut self, name: &str, value: &str) -> Self {
+        let _ = write!(self.head, "{name}: {value}\r\n");
         self
     }
 
     /// A body with a `Content-Length`.
-    pub fn body(mut self, body: impl Into<Vec<u8>>) -> Self {
+    pub(crate) fn body(mut self, body: impl Into<Vec<u8>>) -> Self {
         self.body = body.into();
         self.length = Some(self.body.len());
         self
     }
 
     /// What HEAD answers: a `Content-Length`, and no body.
-    pub fn length(mut self, length: usize) -> Self {
+    pub(crate) fn length(mut self, length: usize) -> Self {
         self.length = Some(length);
         self
     }
 
     /// Ends the body by closing, after `length` was announced.
-    pub fn cut(mut self, announced: usize) -> Self {
+    pub(crate) fn cut(mut self, announced: usize) -> Self {
         self.length = Some(announced);
         self.then = Then::Close;
         self
     }
 
-    pub fn without_length(mut self) -> Self {
+    pub(crate) fn without_length(mut self) -> Self {
         self.length = None;
         self.then = Then::Close;
         self
     }
 
-    pub fn endless(mut self) -> Self {
+    pub(crate) fn endless(mut self) -> Self {
         self.length = None;
         self.then = Then::Endless;
         self
     }
 
-    pub fn dribble(mut self, announced: usize) -> Self {
+    pub(crate) fn dribble(mut self, announced: usize) -> Self {
         self.length = Some(announced);
         self.then = Then::Dribble;
         self
     }
 
-    pub fn hang(mut self, announced: usize) -> Self {
+    pub(crate) fn hang(mut self, announced: usize) -> Self {
         self.length = Some(announced);
         self.then = Then::Hang;
         self
     }
 
-    pub fn silent() -> Self {
+    pub(crate) fn silent() -> Self {
         Self {
             then: Then::Silent,
             ..Self::new(200)
@@ -120,7 +121,7 @@ impl Reply {
     }
 
     /// Closes the connection without an answer.
-    pub fn hang_up() -> Self {
+    pub(crate) fn hang_up() -> Self {
         Self {
             head: String::new(),
             body: Vec::new(),
@@ -130,7 +131,7 @@ impl Reply {
     }
 
     /// Sends exactly these bytes and closes.
-    pub fn raw(bytes: impl Into<Vec<u8>>) -> Self {
+    pub(crate) fn raw(bytes: impl Into<Vec<u8>>) -> Self {
         Self {
             body: bytes.into(),
             ..Self::hang_up()
@@ -141,19 +142,19 @@ impl Reply {
 type Handler = dyn Fn(&Seen) -> Reply + Send + Sync;
 
 /// A server on a port of its own, stopped when dropped.
-pub struct Server {
+pub(crate) struct Server {
     address: SocketAddr,
     seen: Arc<Mutex<Vec<Seen>>>,
     task: tokio::task::JoinHandle<()>,
 }
 
 impl Server {
-    pub async fn start(handler: impl Fn(&Seen) -> Reply + Send + Sync + 'static) -> Self {
+    pub(crate) async fn start(handler: impl Fn(&Seen) -> Reply + Send + Sync + 'static) -> Self {
         Self::start_with(|_| handler).await
     }
 
     /// Starts a server whose answers know its address.
-    pub async fn start_with<H>(make: impl FnOnce(&str) -> H) -> Self
+    pub(crate) async fn start_with<H>(make: impl FnOnce(&str) -> H) -> Self
     where
         H: Fn(&Seen) -> Reply + Send + Sync + 'static,
     {
@@ -174,20 +175,20 @@ impl Server {
         }
     }
 
-    pub fn address(&self) -> String {
+    pub(crate) fn address(&self) -> String {
         self.address.to_string()
     }
 
-    pub fn repository(&self, path: &str) -> Repository {
+    pub(crate) fn repository(&self, path: &str) -> Repository {
         format!("{}/{path}", self.address).parse().unwrap()
     }
 
     /// Returns the requests so far, those whose body never came whole excepted.
-    pub fn seen(&self) -> Vec<Seen> {
+    pub(crate) fn seen(&self) -> Vec<Seen> {
         self.seen.lock().unwrap().clone()
     }
 
-    pub fn count(&self, method: &str, start: &str) -> usize {
+    pub(crate) fn count(&self, method: &str, start: &str) -> usize {
         self.seen()
             .iter()
             .filter(|seen| seen.is(method, start))
@@ -247,7 +248,7 @@ async fn write(stream: &mut BufReader<TcpStream>, seen: &Seen, reply: Reply) -> 
     }
     if !head.is_empty() {
         if let Some(length) = reply.length {
-            head += &format!("Content-Length: {length}\r\n");
+            let _ = write!(head, "Content-Length: {length}\r\n");
         }
         head += "\r\n";
     }
