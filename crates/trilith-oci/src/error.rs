@@ -72,6 +72,36 @@ pub enum Error {
         /// The platforms the image has.
         available: Vec<trilith_core::Platform>,
     },
+    /// A payload holds what cannot be in a layer.
+    #[error("cannot put `{path}` in a layer: {reason}")]
+    LayerEntry {
+        /// Path in the image.
+        path: String,
+        /// Why not.
+        reason: String,
+    },
+    /// A file is not what it was when it was hashed.
+    #[error("`{}` changed while it was read", path.display())]
+    FileChanged {
+        /// The file.
+        path: PathBuf,
+    },
+    /// The place a layer is written to failed.
+    #[error("cannot write the layer")]
+    LayerOutput {
+        /// What the place said.
+        source: io::Error,
+    },
+    /// Something is valid, but nothing Trilith can work with.
+    #[error("{object} is not supported: {reason}")]
+    Unsupported {
+        /// What was given.
+        object: String,
+        /// Why it does not do.
+        reason: String,
+        /// What to do next.
+        advice: &'static str,
+    },
     /// A registry refused a request, did not answer, or answered nonsense. Shared, because
     /// one failure to get a token ends all requests that waited for it.
     #[error(transparent)]
@@ -118,13 +148,14 @@ impl Error {
     #[must_use]
     pub fn kind(&self) -> Kind {
         match self {
-            Self::Io { .. } => Kind::System,
+            Self::Io { .. } | Self::FileChanged { .. } | Self::LayerOutput { .. } => Kind::System,
             Self::DigestMismatch { .. }
             | Self::SizeMismatch { .. }
             | Self::ManifestTooLarge { .. }
             | Self::Malformed { .. } => Kind::Corrupt,
             Self::NotFound { .. } | Self::NoSuchPlatform { .. } => Kind::NotFound,
             Self::Registry(failure) => failure.kind(),
+            Self::LayerEntry { .. } | Self::Unsupported { .. } => Kind::Usage,
         }
     }
 
@@ -146,6 +177,10 @@ impl Error {
                 Some(format!("it has: {}", names.join(", ")))
             }
             Self::Registry(failure) => failure.hint(),
+            Self::FileChanged { .. } => {
+                Some("run it again when nothing writes to the file".to_owned())
+            }
+            Self::Unsupported { advice, .. } => Some((*advice).to_owned()),
             _ => None,
         }
     }

@@ -4,12 +4,15 @@
 //! Dockerfile, no recipe and no engine.
 
 mod descriptor;
+mod diff_id;
 mod error;
+pub mod layer;
 pub mod media_type;
 pub mod registry;
 mod store;
 mod verified;
 
 pub use descriptor::{Descriptor, DescriptorPlatform};
+pub use diff_id::DiffId;
 pub use error::{Error, Kind};
 pub use store::{BlobSource, BlobStream, ImageStore, MAX_MANIFEST_SIZE, Mount, Name, RawManifest};

@@ -1,0 +1,524 @@
+//! Compression on all cores, whose bytes depend on the input alone.
+//!
+//! The input is cut into blocks of a fixed size, each compressed without knowledge of what the
+//! others became, and written in order. How many threads there are changes nothing but the time.
+//!
+//! - gzip: one member, the way `pigz` does it: every block is deflated with the 32 KiB before it as
+//!   its dictionary and ends on a byte boundary. Any reader of gzip reads it, also those that stop
+//!   after the first of several members, and the ratio is that of one thread.
+//! - zstd: a frame for each block. Every reader of zstd reads frames in a row; `zstd`'s own
+//!   threads would write other bytes for another number of them.
+
+use std::io::{self, Write};
+use std::num::NonZeroUsize;
+use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+use std::thread;
+
+use flate2::{Compress, Crc, FlushCompress, Status};
+
+use crate::error::Error;
+use crate::media_type;
+
+/// Input bytes of a block of gzip. Part of the format: another size is another digest.
+const GZIP_BLOCK: usize = 256 * 1024;
+/// Input bytes of a zstd frame. Part of the format. Twice as much saves 2 % and costs the memory.
+const ZSTD_BLOCK: usize = 2 * 1024 * 1024;
+/// How far back deflate looks.
+const DEFLATE_WINDOW: usize = 32 * 1024;
+/// Threads for gzip, so that the blocks under way stay below 8 MiB.
+const GZIP_THREADS: usize = 16;
+/// Likewise for zstd, whose blocks and tables are larger: some 8 MiB a thread at level 3.
+const ZSTD_THREADS: usize = 4;
+/// Magic, deflate, no flags, no time, no extra flags, unknown system (RFC 1952).
+const GZIP_HEADER: [u8; 10] = [0x1f, 0x8b, 8, 0, 0, 0, 0, 0, 0, 255];
+
+/// How a layer is compressed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Compression {
+    /// gzip at a level from 1 to 9. What every registry and engine takes.
+    Gzip(u32),
+    /// zstd at a level from 1 to 19. For OCI images only.
+    Zstd(i32),
+    /// None.
+    None,
+}
+
+impl Default for Compression {
+    fn default() -> Self {
+        Self::Gzip(6)
+    }
+}
+
+impl Compression {
+    /// Returns the media type of a layer compressed so, as OCI names it.
+    #[must_use]
+    pub fn media_type(self) -> &'static str {
+        match self {
+            Self::Gzip(_) => media_type::OCI_LAYER_GZIP,
+            Self::Zstd(_) => media_type::OCI_LAYER_ZSTD,
+            Self::None => media_type::OCI_LAYER_TAR,
+        }
+    }
+
+    /// Checks the level.
+    pub(super) fn check(self) -> Result<(), Error> {
+        let (name, level, levels) = match self {
+            Self::Gzip(level) => ("gzip", i64::from(level), 1..=9),
+            Self::Zstd(level) => ("zstd", i64::from(level), 1..=19),
+            Self::None => return Ok(()),
+        };
+        if levels.contains(&level) {
+            return Ok(());
+        }
+        Err(Error::Unsupported {
+            object: format!("`{name}` at level {level}"),
+            reason: format!("its levels are {} to {}", levels.start(), levels.end()),
+            advice: "leave out the level to get the default",
+        })
+    }
+
+    fn codec(self) -> Option<Codec> {
+        match self {
+            Self::Gzip(level) => Some(Codec::Gzip(level)),
+            Self::Zstd(level) => Some(Codec::Zstd(level)),
+            Self::None => None,
+        }
+    }
+}
+
+/// What compresses a block.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Codec {
+    Gzip(u32),
+    Zstd(i32),
+}
+
+impl Codec {
+    fn block_size(self) -> usize {
+        match self {
+            Self::Gzip(_) => GZIP_BLOCK,
+            Self::Zstd(_) => ZSTD_BLOCK,
+        }
+    }
+
+    fn max_threads(self) -> usize {
+        match self {
+            Self::Gzip(_) => GZIP_THREADS,
+            Self::Zstd(_) => ZSTD_THREADS,
+        }
+    }
+}
+
+/// Compresses what is written to it into `W`. Ends with [`Self::finish`]; dropped before, what
+/// is in `W` is no whole stream.
+pub(super) enum Encoder<W: Write> {
+    Plain(W),
+    Blocks(Box<Blocks<W>>),
+}
+
+impl<W: Write> Encoder<W> {
+    /// Returns an encoder that uses all cores this process may run on.
+    pub(super) fn new(compression: Compression, output: W) -> io::Result<Self> {
+        let cores = thread::available_parallelism().map_or(1, NonZeroUsize::get);
+        Self::with_threads(compression, output, cores)
+    }
+
+    fn with_threads(compression: Compression, output: W, threads: usize) -> io::Result<Self> {
+        let Some(codec) = compression.codec() else {
+            return Ok(Self::Plain(output));
+        };
+        let threads = threads.min(codec.max_threads());
+        Ok(Self::Blocks(Box::new(Blocks::new(codec, output, threads)?)))
+    }
+
+    /// Writes what is left and returns the output.
+    pub(super) fn finish(self) -> io::Result<W> {
+        match self {
+            Self::Plain(output) => Ok(output),
+            Self::Blocks(blocks) => blocks.finish(),
+        }
+    }
+}
+
+impl<W: Write> Write for Encoder<W> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        match self {
+            Self::Plain(output) => output.write(bytes),
+            Self::Blocks(blocks) => blocks.take(bytes),
+        }
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        // Blocks end where the format says, not where a caller flushes.
+        Ok(())
+    }
+}
+
+pub(super) struct Blocks<W> {
+    output: W,
+    codec: Codec,
+    /// Input of the block that is being filled.
+    block: Vec<u8>,
+    /// Input before it, as far back as deflate looks.
+    before: Vec<u8>,
+    workers: Workers,
+    crc: Crc,
+    input_len: u64,
+}
+
+impl<W: Write> Blocks<W> {
+    fn new(codec: Codec, mut output: W, threads: usize) -> io::Result<Self> {
+        if matches!(codec, Codec::Gzip(_)) {
+            output.write_all(&GZIP_HEADER)?;
+        }
+        Ok(Self {
+            output,
+            codec,
+            block: Vec::new(),
+            before: Vec::new(),
+            workers: Workers::new(codec, threads),
+            crc: Crc::new(),
+            input_len: 0,
+        })
+    }
+
+    /// Takes some of `bytes` into the block, and returns how many.
+    fn take(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let size = self.codec.block_size();
+        // Only now is it known that the full block is not the last one.
+        if self.block.len() == size && !bytes.is_empty() {
+            let job = self.job(false);
+            self.workers.start();
+            self.submit(job)?;
+        }
+        let taken = bytes.len().min(size - self.block.len());
+        self.block.extend_from_slice(&bytes[..taken]);
+        Ok(taken)
+    }
+
+    fn finish(mut self) -> io::Result<W> {
+        let job = self.job(true);
+        self.submit(job)?;
+        while let Some(done) = self.workers.receive() {
+            self.accept(&done?)?;
+        }
+        if matches!(self.codec, Codec::Gzip(_)) {
+            self.output.write_all(&self.crc.sum().to_le_bytes())?;
+            // Modulo 2^32, as RFC 1952 has it.
+            self.output.write_all(&self.input_len.to_le_bytes()[..4])?;
+        }
+        Ok(self.output)
+    }
+
+    /// Returns the block as it is to be compressed, and starts another.
+    fn job(&mut self, last: bool) -> Job {
+        let next = Vec::with_capacity(if last { 0 } else { self.codec.block_size() });
+        let input = std::mem::replace(&mut self.block, next);
+        self.input_len += input.len() as u64;
+        let dictionary = match self.codec {
+            Codec::Gzip(_) => {
+                let tail = input[input.len().saturating_sub(DEFLATE_WINDOW)..].to_vec();
+                std::mem::replace(&mut self.before, tail)
+            }
+            Codec::Zstd(_) => Vec::new(),
+        };
+        Job {
+            dictionary,
+            input,
+            last,
+        }
+    }
+
+    /// Compresses a block here, or has a thread do so, once one of them has time.
+    fn submit(&mut self, job: Job) -> io::Result<()> {
+        if self.workers.lanes.is_empty() {
+            return self.accept(&run(self.codec, &job)?);
+        }
+        if self.workers.is_full()
+            && let Some(done) = self.workers.receive()
+        {
+            self.accept(&done?)?;
+        }
+        self.workers.send(job)
+    }
+
+    fn accept(&mut self, done: &Done) -> io::Result<()> {
+        self.crc.combine(&done.crc);
+        self.output.write_all(&done.output)
+    }
+}
+
+/// A block to be compressed.
+struct Job {
+    dictionary: Vec<u8>,
+    input: Vec<u8>,
+    last: bool,
+}
+
+/// A compressed block.
+struct Done {
+    output: Vec<u8>,
+    /// Of the input; only gzip needs it.
+    crc: Crc,
+}
+
+/// Compresses a block, with a state made for it alone.
+///
+/// Both libraries let a used state shine through: zlib-rs keeps the old window, which its hashes of
+/// the last positions reach into, and zstd salts its hashes anew (levels 5 to 12). The bytes would
+/// depend on which blocks the thread saw before.
+fn run(codec: Codec, job: &Job) -> io::Result<Done> {
+    let mut crc = Crc::new();
+    let output = match codec {
+        Codec::Gzip(level) => {
+            crc.update(&job.input);
+            deflate(level, job)?
+        }
+        Codec::Zstd(level) => zstd::bulk::Compressor::new(level)?.compress(&job.input)?,
+    };
+    Ok(Done { output, crc })
+}
+
+fn deflate(level: u32, job: &Job) -> io::Result<Vec<u8>> {
+    let mut state = Compress::new(flate2::Compression::new(level), false);
+    if !job.dictionary.is_empty() {
+        state.set_dictionary(&job.dictionary)?;
+    }
+    let flush = if job.last {
+        FlushCompress::Finish
+    } else {
+        FlushCompress::Sync
+    };
+    let mut output = Vec::with_capacity(job.input.len() + job.input.len() / 8 + 1024);
+    loop {
+        let done = usize::try_from(state.total_in()).unwrap_or(usize::MAX);
+        let rest = job.input.get(done..).unwrap_or_default();
+        let status = state.compress_vec(rest, &mut output, flush)?;
+        // Room that is left says that all of the flush is out.
+        if status == Status::StreamEnd || (!job.last && output.len() < output.capacity()) {
+            return Ok(output);
+        }
+        output.reserve(GZIP_BLOCK);
+    }
+}
+
+/// Threads that compress, each the blocks whose number is its own modulo their count.
+///
+/// So the oldest block under way is always the next of a known thread, and what is done is taken
+/// up in order without a queue for reordering.
+struct Workers {
+    codec: Codec,
+    threads: usize,
+    lanes: Vec<Lane>,
+    sent: usize,
+    received: usize,
+}
+
+struct Lane {
+    jobs: SyncSender<Job>,
+    done: Receiver<io::Result<Done>>,
+}
+
+impl Workers {
+    /// Blocks under way for each thread: one it works on, one that waits for it.
+    const DEPTH: usize = 2;
+
+    /// Returns threads that are not started yet.
+    fn new(codec: Codec, threads: usize) -> Self {
+        Self {
+            codec,
+            threads,
+            lanes: Vec::new(),
+            sent: 0,
+            received: 0,
+        }
+    }
+
+    /// Starts the threads, unless they run or would not help. Where the system has none left,
+    /// there are fewer; the bytes are the same.
+    fn start(&mut self) {
+        if self.lanes.is_empty() && self.threads > 1 {
+            self.lanes = (0..self.threads)
+                .map_while(|_| start_lane(self.codec).ok())
+                .collect();
+        }
+    }
+
+    fn is_full(&self) -> bool {
+        self.sent - self.received >= Self::DEPTH * self.lanes.len()
+    }
+
+    fn send(&mut self, job: Job) -> io::Result<()> {
+        let lane = &self.lanes[self.sent % self.lanes.len()];
+        lane.jobs.send(job).map_err(|_| thread_ended())?;
+        self.sent += 1;
+        Ok(())
+    }
+
+    /// Returns the oldest block under way once it is done, `None` where there is none.
+    fn receive(&mut self) -> Option<io::Result<Done>> {
+        if self.received == self.sent {
+            return None;
+        }
+        let lane = &self.lanes[self.received % self.lanes.len()];
+        self.received += 1;
+        Some(lane.done.recv().unwrap_or_else(|_| Err(thread_ended())))
+    }
+}
+
+fn start_lane(codec: Codec) -> io::Result<Lane> {
+    let (jobs, inbox) = sync_channel::<Job>(Workers::DEPTH);
+    let (outbox, done) = sync_channel(Workers::DEPTH);
+    // Ends by itself when either channel does, so nothing waits for it.
+    thread::Builder::new()
+        .name("compress".to_owned())
+        .spawn(move || {
+            while let Ok(job) = inbox.recv() {
+                if outbox.send(run(codec, &job)).is_err() {
+                    break;
+                }
+            }
+        })?;
+    Ok(Lane { jobs, done })
+}
+
+fn thread_ended() -> io::Error {
+    io::Error::other("a compression thread ended early")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use trilith_core::Digest;
+
+    const ALL: [Compression; 7] = [
+        Compression::Gzip(1),
+        Compression::Gzip(6),
+        Compression::Gzip(9),
+        Compression::Zstd(1),
+        Compression::Zstd(3),
+        Compression::Zstd(6),
+        Compression::None,
+    ];
+
+    /// Text-like bytes, the same on every machine.
+    fn sample(len: usize) -> Vec<u8> {
+        let mut state = 1_u32;
+        let mut bytes = Vec::with_capacity(len + 16);
+        while bytes.len() < len {
+            state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+            let word = (state >> 20) % 500;
+            bytes.extend_from_slice(format!("{word:x}-{} ", word * word).as_bytes());
+        }
+        bytes.truncate(len);
+        bytes
+    }
+
+    fn encode(compression: Compression, input: &[u8], threads: usize, step: usize) -> Vec<u8> {
+        let mut encoder = Encoder::with_threads(compression, Vec::new(), threads).unwrap();
+        for piece in input.chunks(step.max(1)) {
+            encoder.write_all(piece).unwrap();
+        }
+        encoder.finish().unwrap()
+    }
+
+    fn decode(compression: Compression, bytes: &[u8]) -> Vec<u8> {
+        let mut decoded = Vec::new();
+        match compression {
+            // The plain decoder stops after the first member; there must be no other.
+            Compression::Gzip(_) => {
+                let mut member = flate2::bufread::GzDecoder::new(bytes);
+                io::copy(&mut member, &mut decoded).unwrap();
+                assert!(member.into_inner().is_empty());
+            }
+            Compression::Zstd(_) => decoded = zstd::stream::decode_all(bytes).unwrap(),
+            Compression::None => decoded.extend_from_slice(bytes),
+        }
+        decoded
+    }
+
+    #[test]
+    fn threads_and_write_sizes_change_no_byte() {
+        let input = sample(2 * ZSTD_BLOCK + 3 * GZIP_BLOCK + 17);
+        for compression in ALL {
+            let alone = encode(compression, &input, 1, input.len());
+            assert!(decode(compression, &alone) == input, "{compression:?}");
+            for (threads, step) in [(2, 1000), (3, 1 << 20), (7, 4096)] {
+                let parallel = encode(compression, &input, threads, step);
+                assert!(parallel == alone, "{compression:?} on {threads} threads");
+            }
+        }
+    }
+
+    #[test]
+    fn block_borders() {
+        for compression in ALL {
+            let size = compression.codec().map_or(GZIP_BLOCK, Codec::block_size);
+            for len in [0, 1, size - 1, size, size + 1, 2 * size, 2 * size + 1] {
+                let input = sample(len);
+                let encoded = encode(compression, &input, 2, 65_536);
+                assert!(
+                    decode(compression, &encoded) == input,
+                    "{compression:?} {len}"
+                );
+            }
+        }
+    }
+
+    /// Pins the versions of zlib-rs and zstd: other bytes here are other digests everywhere.
+    #[test]
+    fn golden() {
+        let input = sample(ZSTD_BLOCK + GZIP_BLOCK);
+        let expected = [
+            (Compression::Gzip(1), "4668131424c741ef"),
+            (Compression::Gzip(6), "4093039e5a85ced7"),
+            (Compression::Gzip(9), "b56922a35a48553f"),
+            (Compression::Zstd(1), "c04155e85eedb155"),
+            (Compression::Zstd(3), "fdbe447cdb20d88e"),
+            (Compression::Zstd(6), "0d11192905abef3f"),
+            (Compression::Zstd(19), "ac92a3f67bd89798"),
+        ];
+        let digests = expected.map(|(compression, _)| {
+            let digest = Digest::of(&encode(compression, &input, 2, 65_536));
+            (compression, digest.hex()[..16].to_owned())
+        });
+        assert_eq!(
+            digests,
+            expected.map(|(compression, hex)| (compression, hex.to_owned()))
+        );
+    }
+
+    #[test]
+    fn a_failing_output_is_an_error_and_no_hang() {
+        struct Full(usize);
+        impl Write for Full {
+            fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+                self.0 = self
+                    .0
+                    .checked_sub(bytes.len())
+                    .ok_or(io::ErrorKind::StorageFull)?;
+                Ok(bytes.len())
+            }
+            fn flush(&mut self) -> io::Result<()> {
+                Ok(())
+            }
+        }
+        let mut encoder = Encoder::with_threads(Compression::Gzip(1), Full(100_000), 2).unwrap();
+        let error = encoder.write_all(&sample(8 << 20)).unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::StorageFull);
+    }
+
+    #[test]
+    fn levels() {
+        for (compression, right) in [
+            (Compression::Gzip(0), false),
+            (Compression::Gzip(9), true),
+            (Compression::Gzip(10), false),
+            (Compression::Zstd(0), false),
+            (Compression::Zstd(19), true),
+            (Compression::Zstd(20), false),
+        ] {
+            assert_eq!(compression.check().is_ok(), right, "{compression:?}");
+        }
+    }
+}
