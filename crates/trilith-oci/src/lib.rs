@@ -6,7 +6,10 @@
 mod descriptor;
 mod diff_id;
 mod error;
+mod graft;
+pub mod image;
 pub mod layer;
+pub mod layout;
 pub mod media_type;
 pub mod registry;
 mod store;
@@ -15,4 +18,5 @@ mod verified;
 pub use descriptor::{Descriptor, DescriptorPlatform};
 pub use diff_id::DiffId;
 pub use error::{Error, Kind};
+pub use graft::{Graft, GraftLayer, graft};
 pub use store::{BlobSource, BlobStream, ImageStore, MAX_MANIFEST_SIZE, Mount, Name, RawManifest};

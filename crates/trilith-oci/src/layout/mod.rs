@@ -1,0 +1,236 @@
+//! OCI layouts: images in a directory, one or many, for one process or several.
+//!
+//! Everything is written beside its place and renamed into it once it is whole and on disk, so
+//! that a crash at any point leaves the layout as it was, plus a temporary file that the next
+//! process to open it removes. Changes of `index.json` are made under a lock. Deletes no blob.
+
+mod blob;
+mod file;
+mod index_file;
+mod repository;
+
+use std::fs::{self, File};
+use std::io::{Read as _, Write as _};
+use std::path::{Path, PathBuf};
+
+use trilith_core::{Algorithm, Digest};
+
+pub use blob::BlobWriter;
+pub use repository::{LayoutRepository, Naming};
+
+use crate::descriptor::Descriptor;
+use crate::error::Error;
+use crate::layer::{Compression, Layer, LayerEntry, write_layer};
+use file::{LockKind, TempFile};
+use index_file::IndexFile;
+
+/// The file that makes a directory a layout (OCI image specification 1.1, `image-layout.md`).
+///
+/// It is never replaced once it is there, so it is also what processes lock.
+const MARKER: &str = "oci-layout";
+const MARKER_CONTENT: &[u8] = br#"{"imageLayoutVersion":"1.0.0"}"#;
+const INDEX: &str = "index.json";
+const BLOBS: &str = "blobs";
+/// The most bytes of `index.json` that are read.
+const MAX_INDEX_SIZE: u64 = 64 * 1024 * 1024;
+
+/// An OCI layout on disk. Cheap to clone; all its operations block.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Layout {
+    root: PathBuf,
+}
+
+impl Layout {
+    /// Returns the layout in `root`, made there if there is none.
+    ///
+    /// # Errors
+    /// As [`Self::open`], and where the directory cannot be made.
+    pub fn open_or_create(root: impl Into<PathBuf>) -> Result<Self, Error> {
+        let layout = Self { root: root.into() };
+        if !layout.marker().exists()
+            && let Err(error) = layout.create()
+            // Another process was faster, and took what this one had begun for stale.
+            && !layout.marker().exists()
+        {
+            return Err(error);
+        }
+        layout.check()?;
+        layout.remove_stale();
+        Ok(layout)
+    }
+
+    /// Returns the layout in `root`.
+    ///
+    /// # Errors
+    /// [`Error::NotFound`] where there is none, [`Error::Malformed`] where it is of a version this
+    /// program does not know.
+    pub fn open(root: impl Into<PathBuf>) -> Result<Self, Error> {
+        let layout = Self { root: root.into() };
+        layout.check()?;
+        layout.remove_stale();
+        Ok(layout)
+    }
+
+    /// Returns the directory of the layout.
+    #[must_use]
+    pub fn root(&self) -> &Path {
+        &self.root
+    }
+
+    /// Returns where the blob `digest` is, or would be.
+    #[must_use]
+    pub fn blob_path(&self, digest: &Digest) -> PathBuf {
+        let algorithms = self.root.join(BLOBS);
+        algorithms
+            .join(digest.algorithm().as_str())
+            .join(digest.hex())
+    }
+
+    /// Returns whether `blob` is there with its size. Its content is checked when it is read.
+    #[must_use]
+    pub fn has_blob(&self, blob: &Descriptor) -> bool {
+        fs::metadata(self.blob_path(&blob.digest))
+            .is_ok_and(|metadata| metadata.is_file() && metadata.len() == blob.size)
+    }
+
+    /// Returns a writer for a new blob with a SHA-256 digest.
+    pub fn blob_writer(&self) -> Result<BlobWriter, Error> {
+        self.blob_writer_of(Algorithm::Sha256)
+    }
+
+    fn blob_writer_of(&self, algorithm: Algorithm) -> Result<BlobWriter, Error> {
+        Ok(BlobWriter::new(self.clone(), self.temp_file()?, algorithm))
+    }
+
+    /// Writes `content` as a blob and returns what it is.
+    pub fn write_blob(&self, media_type: &str, content: &[u8]) -> Result<Descriptor, Error> {
+        let mut writer = self.blob_writer()?;
+        writer.append(content)?;
+        writer.finish(media_type)
+    }
+
+    /// Writes the layer that holds `entries`, in any order, as a blob.
+    ///
+    /// # Errors
+    /// As [`write_layer`]; then nothing is kept.
+    pub fn write_layer(
+        &self,
+        entries: Vec<LayerEntry>,
+        compression: Compression,
+    ) -> Result<Layer, Error> {
+        let mut writer = self.blob_writer()?;
+        let layer = write_layer(entries, compression, &mut writer)?;
+        writer.finish_as(&layer.descriptor)?;
+        Ok(layer)
+    }
+
+    /// Returns the repository that gives its tags names by `naming`.
+    #[must_use]
+    pub fn repository(&self, naming: Naming) -> LayoutRepository {
+        LayoutRepository::new(self.clone(), naming)
+    }
+
+    /// Returns the names in `index.json` and what they point to, in its order.
+    ///
+    /// Names are what `org.opencontainers.image.ref.name` says: a tag or a full reference.
+    pub fn names(&self) -> Result<Vec<(String, Descriptor)>, Error> {
+        let index = self.read_index()?;
+        Ok(index
+            .entries()
+            .filter_map(|entry| Some((entry.name?, entry.descriptor)))
+            .collect())
+    }
+
+    /// Returns `index.json` as it is now.
+    fn read_index(&self) -> Result<IndexFile, Error> {
+        let path = self.root.join(INDEX);
+        let mut bytes = Vec::new();
+        let file = File::open(&path).map_err(Error::io("open", &path))?;
+        file.take(MAX_INDEX_SIZE + 1)
+            .read_to_end(&mut bytes)
+            .map_err(Error::io("read", &path))?;
+        let parsed = if bytes.len() as u64 > MAX_INDEX_SIZE {
+            Err(format!("it is larger than {} MiB", MAX_INDEX_SIZE >> 20))
+        } else {
+            IndexFile::parse(&bytes)
+        };
+        parsed.map_err(|reason| Error::Malformed {
+            object: format!("`{}`", path.display()),
+            reason,
+        })
+    }
+
+    /// Changes `index.json` while no other process does. Written only if `change` says so.
+    fn change_index(&self, change: impl FnOnce(&mut IndexFile) -> bool) -> Result<bool, Error> {
+        let _held = self.lock(LockKind::Exclusive)?;
+        let mut index = self.read_index()?;
+        if !change(&mut index) {
+            return Ok(false);
+        }
+        // Made under the exclusive lock, it cannot be taken for stale before it is locked itself.
+        let mut temp = TempFile::create_in(&self.root)?;
+        temp.write_all(&index.print())
+            .map_err(Error::io("write", temp.path()))?;
+        temp.persist(&self.root.join(INDEX))?;
+        Ok(true)
+    }
+
+    fn marker(&self) -> PathBuf {
+        self.root.join(MARKER)
+    }
+
+    /// Makes an empty layout. Several processes may do so at once; the marker comes last.
+    fn create(&self) -> Result<(), Error> {
+        let blobs = self.root.join(BLOBS).join(Algorithm::Sha256.as_str());
+        fs::create_dir_all(&blobs).map_err(Error::io("create", &blobs))?;
+        let empty = IndexFile::default().print();
+        for (name, content) in [(INDEX, empty.as_slice()), (MARKER, MARKER_CONTENT)] {
+            let mut temp = TempFile::create_in(&self.root)?;
+            temp.write_all(content)
+                .map_err(Error::io("write", temp.path()))?;
+            temp.persist_if_absent(&self.root.join(name))?;
+        }
+        Ok(())
+    }
+
+    fn check(&self) -> Result<(), Error> {
+        let path = self.marker();
+        let bytes = match fs::read(&path) {
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
+                return Err(Error::NotFound {
+                    object: format!("OCI layout `{}`", self.root.display()),
+                });
+            }
+            other => other.map_err(Error::io("read", &path))?,
+        };
+        let version = serde_json::from_slice::<serde_json::Value>(&bytes)
+            .ok()
+            .and_then(|marker| Some(marker.get("imageLayoutVersion")?.as_str()?.to_owned()));
+        let reason = match version.as_deref() {
+            Some(version) if version.starts_with("1.") => return Ok(()),
+            Some(version) => format!("version `{version}` of the layout is not known"),
+            None => "`imageLayoutVersion` is missing".to_owned(),
+        };
+        Err(Error::Malformed {
+            object: format!("`{}`", path.display()),
+            reason,
+        })
+    }
+
+    fn lock(&self, kind: LockKind) -> Result<File, Error> {
+        file::lock(&self.marker(), kind)
+    }
+
+    /// Returns a new temporary file, which no other process will take for stale.
+    fn temp_file(&self) -> Result<TempFile, Error> {
+        let _held = self.lock(LockKind::Shared)?;
+        TempFile::create_in(&self.root)
+    }
+
+    /// Removes temporary files whose processes are gone. One that cannot be removed is left.
+    fn remove_stale(&self) {
+        if let Some(_held) = file::try_lock(&self.marker()) {
+            file::remove_stale(&self.root);
+        }
+    }
+}
