@@ -12,6 +12,7 @@ pub mod layer;
 pub mod layout;
 pub mod media_type;
 pub mod registry;
+pub mod place;
 mod store;
 mod verified;
 
