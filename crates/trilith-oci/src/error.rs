@@ -118,6 +118,18 @@ impl From<Arc<Failure>> for Error {
     fn from(failure: Arc<Failure>) -> Self {
         Self::Registry(failure)
     }
+    /// A blob could not be brought from one place to another.
+    #[error("cannot bring blob `{digest}` from `{from}` to `{to}`")]
+    Transfer {
+        /// The blob.
+        digest: Digest,
+        /// Where it was to come from.
+        from: String,
+        /// Where it was to go.
+        to: String,
+        /// What failed.
+        source: Box<Error>,
+    },
 }
 
 /// What kind of failure it is, from which callers pick an exit code or decide to go on.
@@ -156,6 +168,7 @@ impl Error {
             Self::NotFound { .. } | Self::NoSuchPlatform { .. } => Kind::NotFound,
             Self::Registry(failure) => failure.kind(),
             Self::LayerEntry { .. } | Self::Unsupported { .. } => Kind::Usage,
+            Self::Transfer { source, .. } => source.kind(),
         }
     }
 
@@ -164,6 +177,7 @@ impl Error {
     pub fn is_retryable(&self) -> bool {
         match self {
             Self::Registry(failure) => failure.is_retryable(),
+            Self::Transfer { source, .. } => source.is_retryable(),
             _ => false,
         }
     }
@@ -181,6 +195,7 @@ impl Error {
                 Some("run it again when nothing writes to the file".to_owned())
             }
             Self::Unsupported { advice, .. } => Some((*advice).to_owned()),
+            Self::Transfer { source, .. } => source.hint(),
             _ => None,
         }
     }

@@ -10,11 +10,15 @@ mod graft;
 pub mod image;
 pub mod layer;
 pub mod layout;
+mod links;
 pub mod media_type;
 pub mod registry;
 pub mod place;
+pub mod publish;
 mod store;
 mod verified;
+#[cfg(test)]
+mod testing;
 
 pub use descriptor::{Descriptor, DescriptorPlatform};
 pub use diff_id::DiffId;

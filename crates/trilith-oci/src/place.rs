@@ -95,7 +95,9 @@ pub enum PlaceError {
         missing: &'static str,
     },
     /// The part after the path is not a tag.
-    #[error("`{text}` is not a place: what follows the path must be a tag, and a path cannot hold `:`")]
+    #[error(
+        "`{text}` is not a place: what follows the path must be a tag, and a path cannot hold `:`"
+    )]
     Tag {
         /// The text as given.
         text: String,
@@ -111,7 +113,9 @@ pub enum PlaceError {
         source: ReferenceError,
     },
     /// An archive or engine names an image by digest, which they do not keep.
-    #[error("`{text}` names its image by the digest of a manifest, which is not kept there; write a tag")]
+    #[error(
+        "`{text}` names its image by the digest of a manifest, which is not kept there; write a tag"
+    )]
     ManifestDigest {
         /// The text as given.
         text: String,

@@ -104,3 +104,15 @@ pub enum BlobSource {
     /// The blob of the same digest in another store.
     Store(std::sync::Arc<dyn ImageStore>),
 }
+
+impl BlobSource {
+    /// Returns the source in words for messages: a path, a place, or `memory`.
+    #[must_use]
+    pub fn describe(&self) -> String {
+        match self {
+            Self::Memory(_) => "memory".to_owned(),
+            Self::File(path) => path.display().to_string(),
+            Self::Store(store) => store.describe(),
+        }
+    }
+}
