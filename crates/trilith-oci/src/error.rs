@@ -118,6 +118,14 @@ impl From<Arc<Failure>> for Error {
     fn from(failure: Arc<Failure>) -> Self {
         Self::Registry(failure)
     }
+    /// Something that is no file of its own, such as a layer in an archive, could not be read.
+    #[error("cannot read {object}")]
+    Read {
+        /// What was read.
+        object: String,
+        /// What the system said.
+        source: io::Error,
+    },
     /// A blob could not be brought from one place to another.
     #[error("cannot bring blob `{digest}` from `{from}` to `{to}`")]
     Transfer {
@@ -161,6 +169,7 @@ impl Error {
     pub fn kind(&self) -> Kind {
         match self {
             Self::Io { .. } | Self::FileChanged { .. } | Self::LayerOutput { .. } => Kind::System,
+            Self::Io { .. } | Self::Read { .. } => Kind::System,
             Self::DigestMismatch { .. }
             | Self::SizeMismatch { .. }
             | Self::ManifestTooLarge { .. }

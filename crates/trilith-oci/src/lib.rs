@@ -3,6 +3,7 @@
 //! Knows descriptors, manifests, layers, the OCI layout and registries; knows no
 //! Dockerfile, no recipe and no engine.
 
+pub mod copy;
 mod descriptor;
 mod diff_id;
 mod error;
@@ -17,6 +18,7 @@ pub mod place;
 pub mod publish;
 mod store;
 mod verified;
+mod tar_reader;
 #[cfg(test)]
 mod testing;
 

@@ -4,7 +4,7 @@
 //! and never writes one.
 
 use serde::Deserialize;
-use trilith_core::Digest;
+use trilith_core::{Digest, Platform};
 
 use crate::descriptor::Descriptor;
 use crate::error::Error;
@@ -61,6 +61,31 @@ impl Links {
             None if self.config.is_some() => media_type::OCI_MANIFEST,
             None => media_type::OCI_INDEX,
         }
+    }
+
+    /// Returns the manifest for `platform` in an index; `image` is its name for messages.
+    ///
+    /// The first that fits wins. Attestations, whose platform is `unknown`, fit nothing.
+    pub(crate) fn for_platform(
+        &self,
+        platform: &Platform,
+        image: &str,
+    ) -> Result<&Descriptor, Error> {
+        let platform_of = |child: &Descriptor| Some(child.platform.as_ref()?.normalized());
+        let fits = |child: &&Descriptor| platform_of(child).as_ref() == Some(platform);
+        self.manifests.iter().find(fits).ok_or_else(|| {
+            let known = |p: &Platform| p.architecture() != "unknown";
+            Error::NoSuchPlatform {
+                image: image.to_owned(),
+                wanted: platform.clone(),
+                available: self
+                    .manifests
+                    .iter()
+                    .filter_map(platform_of)
+                    .filter(known)
+                    .collect(),
+            }
+        })
     }
 
     /// Returns the blobs that have to be where the manifest is, the config last.
