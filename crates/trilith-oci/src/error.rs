@@ -118,6 +118,16 @@ impl From<Arc<Failure>> for Error {
     fn from(failure: Arc<Failure>) -> Self {
         Self::Registry(failure)
     }
+    /// Something is valid, but nothing Trilith can work with.
+    #[error("{object} is not supported: {reason}")]
+    Unsupported {
+        /// What was given.
+        object: String,
+        /// Why it does not do.
+        reason: String,
+        /// What to do next.
+        advice: &'static str,
+    },
     /// Something that is no file of its own, such as a layer in an archive, could not be read.
     #[error("cannot read {object}")]
     Read {
@@ -159,7 +169,7 @@ pub enum Kind {
 
 impl Error {
     /// Returns a function that wraps an I/O error with what was tried on which path.
-    pub fn io(verb: &'static str, path: &Path) -> impl FnOnce(io::Error) -> Self {
+    pub fn io(verb: &'static str, path: &Path) -> impl FnOnce(io::Error) -> Self + use<> {
         let path = path.to_owned();
         move |source| Self::Io { verb, path, source }
     }
@@ -177,6 +187,7 @@ impl Error {
             Self::NotFound { .. } | Self::NoSuchPlatform { .. } => Kind::NotFound,
             Self::Registry(failure) => failure.kind(),
             Self::LayerEntry { .. } | Self::Unsupported { .. } => Kind::Usage,
+            Self::Unsupported { .. } => Kind::Usage,
             Self::Transfer { source, .. } => source.kind(),
         }
     }

@@ -3,7 +3,9 @@
 //! Knows descriptors, manifests, layers, the OCI layout and registries; knows no
 //! Dockerfile, no recipe and no engine.
 
+mod blocking;
 pub mod copy;
+mod decompress;
 mod descriptor;
 mod diff_id;
 mod error;
@@ -16,6 +18,7 @@ pub mod media_type;
 pub mod registry;
 pub mod place;
 pub mod publish;
+pub mod rootfs;
 mod store;
 mod verified;
 mod tar_reader;

@@ -168,8 +168,8 @@ impl<R: Read> TarReader<R> {
             }
         };
         // Of what is no file only the header counts, whatever size it claims.
-        let size = match kind {
-            MemberKind::File => more.size.map_or_else(|| self.size_of(header), Ok)?,
+        let data = match header.entry_type().as_byte() {
+            b'0' | 0 | b'7' => more.size.map_or_else(|| self.size_of(header), Ok)?,
             _ => 0,
         };
         let link = more
@@ -179,7 +179,7 @@ impl<R: Read> TarReader<R> {
         let member = Member {
             kind,
             link: link.unwrap_or_default(),
-            size,
+            size: if kind == MemberKind::File { data } else { 0 },
             offset: self.position,
             mode: header.mode().map_err(|e| self.damaged(&path, &e))? & 0o7777,
             uid: self.id(&path, more.uid, header.uid())?,
@@ -192,7 +192,7 @@ impl<R: Read> TarReader<R> {
             xattrs: more.xattrs,
             path,
         };
-        self.start_data(size);
+        self.start_data(data);
         Ok(member)
     }
 
@@ -488,15 +488,20 @@ mod tests {
             (0, "f", MemberKind::File, 1),
             (b'7', "f", MemberKind::File, 1),
             (b'0', "d/", MemberKind::Directory, 0),
+            (b'0', "d/", MemberKind::Directory, 600),
             (b'5', "d", MemberKind::Directory, 0),
             (b'3', "c", MemberKind::CharDevice, 0),
             (b'4', "b", MemberKind::BlockDevice, 0),
             (b'6', "p", MemberKind::Fifo, 0),
         ] {
-            let data = &b"x"[..size];
-            let members = read_all(&member(byte, path, data)).unwrap();
+            let tar = [
+                member(byte, path, &b"x".repeat(size)),
+                member(b'6', "end", b""),
+            ];
+            let members = read_all(&tar.concat()).unwrap();
             assert_eq!(members[0].0.kind, kind, "{path}");
-            assert_eq!(members[0].1, data);
+            assert_eq!(members[0].0.size, u64::from(kind == MemberKind::File));
+            assert_eq!(members[1].0.path, b"end");
         }
     }
 

@@ -1,0 +1,13 @@
+//! Root file systems in directories: images unpacked into them, and images made of them.
+//!
+//! Runs nothing of what it unpacks, mounts nothing, and needs no privileges; without them
+//! owners are not kept and devices are left out, and it says so.
+
+mod apply;
+mod entries;
+mod root;
+#[cfg(test)]
+mod tests;
+mod unpack;
+
+pub use unpack::{Ownership, UnpackOptions, UnpackReport, unpack_layers};

@@ -1,0 +1,498 @@
+//! Layers that are honest, odd and hostile, applied to a directory.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt, symlink};
+use std::path::Path;
+use std::sync::Arc;
+
+use trilith_core::Digest;
+
+use super::unpack::{Ownership, UnpackOptions, UnpackReport, unpack_layers};
+use crate::descriptor::Descriptor;
+use crate::error::{Error, Kind};
+use crate::media_type;
+use crate::store::ImageStore;
+use crate::testing::MemoryStore;
+
+/// One member of a layer: type, path, link or content.
+type Line<'a> = (char, &'a str, &'a str);
+
+/// Writes a member as it is, with no check of its names: `f`ile, `d`irectory, `s`ymlink,
+/// `h`ard link, `p`ipe, `c`har or `b`lock device.
+fn member(builder: &mut tar::Builder<Vec<u8>>, (kind, path, text): Line<'_>) {
+    let mut header = tar::Header::new_gnu();
+    header.as_old_mut().name[..path.len()].copy_from_slice(path.as_bytes());
+    let (entry_type, data, link) = match kind {
+        'f' => (tar::EntryType::Regular, text, ""),
+        'd' => (tar::EntryType::Directory, "", ""),
+        's' => (tar::EntryType::Symlink, "", text),
+        'h' => (tar::EntryType::Link, "", text),
+        'p' => (tar::EntryType::Fifo, "", ""),
+        'c' => (tar::EntryType::Char, "", ""),
+        _ => (tar::EntryType::Block, "", ""),
+    };
+    header.set_entry_type(entry_type);
+    header.as_old_mut().linkname[..link.len()].copy_from_slice(link.as_bytes());
+    header.set_size(data.len() as u64);
+    header.set_mode(if kind == 'd' { 0o755 } else { 0o644 });
+    header.set_uid(0);
+    header.set_gid(0);
+    header.set_mtime(1000);
+    if matches!(kind, 'c' | 'b') {
+        header.set_device_major(1).unwrap();
+        header.set_device_minor(3).unwrap();
+    }
+    header.set_cksum();
+    builder.append(&header, data.as_bytes()).unwrap();
+}
+
+fn layer(lines: &[Line<'_>]) -> Vec<u8> {
+    let mut builder = tar::Builder::new(Vec::new());
+    for line in lines {
+        member(&mut builder, *line);
+    }
+    builder.into_inner().unwrap()
+}
+
+async fn unpack_tars(
+    tars: &[Vec<u8>],
+    target: &Path,
+    ownership: Ownership,
+) -> Result<UnpackReport, Error> {
+    let store = MemoryStore::default();
+    let layers: Vec<(Descriptor, Digest)> = tars
+        .iter()
+        .map(|tar| {
+            store.insert(tar);
+            (
+                Descriptor::of(media_type::OCI_LAYER_TAR, tar),
+                Digest::of(tar),
+            )
+        })
+        .collect();
+    let store: Arc<dyn ImageStore> = Arc::new(store);
+    unpack_layers(store, &layers, target, UnpackOptions { ownership }).await
+}
+
+async fn unpack(layers: &[&[Line<'_>]], target: &Path) -> Result<UnpackReport, Error> {
+    let tars: Vec<Vec<u8>> = layers.iter().map(|lines| layer(lines)).collect();
+    unpack_tars(&tars, target, Ownership::default()).await
+}
+
+/// Lists a directory: each path with its content, link or kind.
+fn listing(root: &Path) -> BTreeMap<String, String> {
+    let mut found = BTreeMap::new();
+    let mut pending = vec![root.to_owned()];
+    while let Some(directory) = pending.pop() {
+        for entry in fs::read_dir(directory).unwrap() {
+            let path = entry.unwrap().path();
+            let kind = fs::symlink_metadata(&path).unwrap().file_type();
+            let name = path.strip_prefix(root).unwrap().display().to_string();
+            let what = if kind.is_dir() {
+                pending.push(path);
+                "/".to_owned()
+            } else if kind.is_symlink() {
+                format!("-> {}", fs::read_link(&path).unwrap().display())
+            } else if kind.is_fifo() {
+                "|".to_owned()
+            } else if kind.is_char_device() {
+                "device".to_owned()
+            } else {
+                fs::read_to_string(&path).unwrap()
+            };
+            found.insert(name, what);
+        }
+    }
+    found
+}
+
+async fn check(layers: &[&[Line<'_>]], expected: &[(&str, &str)]) {
+    let directory = tempfile::tempdir().unwrap();
+    let target = directory.path().join("out");
+    unpack(layers, &target).await.unwrap();
+    let expected: BTreeMap<String, String> = expected
+        .iter()
+        .map(|(path, what)| ((*path).to_owned(), (*what).to_owned()))
+        .collect();
+    assert_eq!(listing(&target), expected, "{layers:?}");
+}
+
+#[tokio::test]
+async fn later_layers_replace_and_hide() {
+    let base: &[Line<'_>] = &[
+        ('d', "./", ""),
+        ('d', "a/", ""),
+        ('f', "a/one", "1"),
+        ('f', "a/two", "2"),
+        ('d', "a/sub/", ""),
+        ('f', "a/sub/x", "x"),
+        ('f', "b", "b"),
+    ];
+    check(
+        &[base, &[('f', "a/.wh.one", ""), ('f', "b", "B")]],
+        &[
+            ("a", "/"),
+            ("a/two", "2"),
+            ("a/sub", "/"),
+            ("a/sub/x", "x"),
+            ("b", "B"),
+        ],
+    )
+    .await;
+    check(
+        &[base, &[('f', ".wh.a", ""), ('f', ".wh.nothing", "")]],
+        &[("b", "b")],
+    )
+    .await;
+    // A file over a directory, and a directory over a file.
+    check(
+        &[
+            base,
+            &[('f', "a", "file"), ('d', "b", ""), ('f', "b/c", "c")],
+        ],
+        &[("a", "file"), ("b", "/"), ("b/c", "c")],
+    )
+    .await;
+}
+
+#[tokio::test]
+async fn whiteouts_spare_their_own_layer_in_any_order() {
+    let base: &[Line<'_>] = &[
+        ('f', "a/old", ""),
+        ('f', "a/sub/old", ""),
+        ('f', "a/kept/old", ""),
+    ];
+    let opaque: Line<'_> = ('f', "a/.wh..wh..opq", "");
+    let fresh: [Line<'_>; 2] = [('f', "a/new", "n"), ('f', "a/kept/new", "n")];
+    for order in [[opaque, fresh[0], fresh[1]], [fresh[0], fresh[1], opaque]] {
+        check(
+            &[base, &order],
+            &[
+                ("a", "/"),
+                ("a/new", "n"),
+                ("a/kept", "/"),
+                ("a/kept/new", "n"),
+            ],
+        )
+        .await;
+    }
+    let hidden: Line<'_> = ('f', ".wh.a", "");
+    for order in [[hidden, fresh[0], fresh[1]], [fresh[0], fresh[1], hidden]] {
+        check(
+            &[base, &order],
+            &[
+                ("a", "/"),
+                ("a/new", "n"),
+                ("a/kept", "/"),
+                ("a/kept/new", "n"),
+            ],
+        )
+        .await;
+    }
+}
+
+#[tokio::test]
+async fn links_in_the_way_are_followed_inside() {
+    check(
+        &[
+            &[
+                ('s', "bin", "usr/bin"),
+                ('s', "abs", "/usr"),
+                ('s', "up", "../../../usr"),
+                ('f', "usr/lower", "l"),
+            ],
+            &[
+                ('f', "bin/tool", "t"),
+                ('f', "abs/x", "x"),
+                ('f', "up/y", "y"),
+                ('f', "abs/.wh.lower", ""),
+            ],
+        ],
+        &[
+            ("bin", "-> usr/bin"),
+            ("abs", "-> /usr"),
+            ("up", "-> ../../../usr"),
+            ("usr", "/"),
+            ("usr/bin", "/"),
+            ("usr/bin/tool", "t"),
+            ("usr/x", "x"),
+            ("usr/y", "y"),
+        ],
+    )
+    .await;
+}
+
+#[tokio::test]
+async fn absolute_names_mean_the_directory() {
+    check(
+        &[&[('f', "/etc/motd", "m"), ('h', "/copy", "/etc/motd")]],
+        &[("etc", "/"), ("etc/motd", "m"), ("copy", "m")],
+    )
+    .await;
+}
+
+#[tokio::test]
+async fn a_link_is_replaced_and_what_it_points_to_is_not() {
+    check(
+        &[
+            &[('f', "real", "r"), ('s', "link", "real"), ('s', "dir", ".")],
+            &[('f', "link", "new"), ('d', "dir", "")],
+        ],
+        &[("real", "r"), ("link", "new"), ("dir", "/")],
+    )
+    .await;
+}
+
+#[tokio::test]
+async fn hard_links_share_a_file_and_a_link_to_itself_is_one() {
+    let directory = tempfile::tempdir().unwrap();
+    let target = directory.path().join("out");
+    let layers: [&[Line<'_>]; 2] = [
+        &[('f', "a", "x"), ('h', "b", "a"), ('s', "d", "e")],
+        &[('h', "c", "./b"), ('h', "a", "a"), ('h', "f", "d")],
+    ];
+    unpack(&layers, &target).await.unwrap();
+    let inode = |name: &str| fs::symlink_metadata(target.join(name)).unwrap().ino();
+    assert!(inode("a") == inode("b") && inode("b") == inode("c"));
+    assert_eq!(inode("d"), inode("f"));
+}
+
+#[tokio::test]
+async fn what_would_escape_is_refused_and_leaves_nothing() {
+    let cases: &[(&[Line<'_>], &str)] = &[
+        (&[('f', "../evil", "x")], "may not hold `..`"),
+        (&[('f', "a/../../evil", "x")], "may not hold `..`"),
+        (
+            &[('d', "a", ""), ('h', "a/l", "../precious")],
+            "may not hold `..`",
+        ),
+        (&[('f', ".wh...", "")], "hides no name"),
+        (&[('f', ".wh..", "")], "hides no name"),
+        (&[('f', ".wh.", "")], "hides no name"),
+        (&[('f', "a/../.wh.x", "")], "may not hold `..`"),
+        (&[('s', "/", "x")], "replace the root"),
+        (&[('h', "l", "gone")], "not there"),
+        (&[('h', "l", "gone/x")], "not there"),
+        (&[('h', "l", "/")], "links to the root"),
+        (&[('d', "d", ""), ('h', "l", "d")], "is a directory"),
+        (&[('f', "f", ""), ('f', "f/x", "")], "is no directory"),
+        (&[('s', "l", "l"), ('f', "l/x", "")], "in a circle"),
+    ];
+    for (lines, reason) in cases {
+        let directory = tempfile::tempdir().unwrap();
+        fs::write(directory.path().join("precious"), "p").unwrap();
+        let target = directory.path().join("out");
+        let result = unpack(&[lines], &target).await;
+        let error = result.unwrap_err();
+        assert_eq!(error.kind(), Kind::Corrupt, "{lines:?}: {error}");
+        assert!(error.to_string().contains(reason), "{lines:?}: {error}");
+        let left: Vec<String> = listing(directory.path()).into_keys().collect();
+        assert_eq!(left, ["precious"], "{lines:?}");
+    }
+}
+
+#[tokio::test]
+async fn links_out_of_the_directory_end_inside_it() {
+    let directory = tempfile::tempdir().unwrap();
+    let outside = directory.path().join("outside");
+    fs::create_dir(&outside).unwrap();
+    fs::write(outside.join("precious"), "p").unwrap();
+    let absolute = outside.display().to_string();
+    let target = directory.path().join("out");
+    let layers: [&[Line<'_>]; 2] = [
+        &[
+            ('s', "abs", &absolute),
+            ('s', "rel", "../outside"),
+            ('s', "self", "/../.."),
+        ],
+        &[
+            ('f', "abs/evil", "x"),
+            ('f', "rel/evil", "x"),
+            ('f', "self/evil", "x"),
+            ('f', "abs/.wh.precious", ""),
+            ('f', "rel/.wh..wh..opq", ""),
+            ('h', "rel/link", "abs/evil"),
+        ],
+    ];
+    unpack(&layers, &target).await.unwrap();
+    assert_eq!(
+        listing(&outside).into_keys().collect::<Vec<_>>(),
+        ["precious"]
+    );
+    assert!(target.join("evil").exists());
+    assert!(target.join("outside/link").exists());
+    let inside = target.join(absolute.trim_start_matches('/'));
+    assert!(inside.join("evil").exists());
+}
+
+#[tokio::test]
+async fn modes_times_and_special_files_are_kept() {
+    let directory = tempfile::tempdir().unwrap();
+    let target = directory.path().join("out");
+    let mut builder = tar::Builder::new(Vec::new());
+    for (kind, name, mode) in [
+        (tar::EntryType::Directory, "closed", 0o500),
+        (tar::EntryType::Regular, "closed/setuid", 0o4755),
+        (tar::EntryType::Directory, "sticky", 0o1777),
+        (tar::EntryType::Regular, "sticky/none", 0),
+    ] {
+        let mut header = tar::Header::new_gnu();
+        header.set_entry_type(kind);
+        header.set_mode(mode);
+        header.set_mtime(1_000_000_000);
+        header.set_uid(rustix::process::geteuid().as_raw().into());
+        header.set_gid(rustix::process::getegid().as_raw().into());
+        header.set_size(0);
+        builder
+            .append_data(&mut header, name, std::io::empty())
+            .unwrap();
+    }
+    member(&mut builder, ('p', "pipe", ""));
+    member(&mut builder, ('s', "link", "nowhere"));
+    unpack_tars(&[builder.into_inner().unwrap()], &target, Ownership::Mine)
+        .await
+        .unwrap();
+    for (name, mode) in [
+        ("closed", 0o500),
+        ("closed/setuid", 0o4755),
+        ("sticky", 0o1777),
+        ("sticky/none", 0),
+    ] {
+        let metadata = fs::metadata(target.join(name)).unwrap();
+        assert_eq!(metadata.permissions().mode() & 0o7777, mode, "{name}");
+        assert_eq!(metadata.mtime(), 1_000_000_000, "{name}");
+    }
+    assert!(
+        fs::metadata(target.join("pipe"))
+            .unwrap()
+            .file_type()
+            .is_fifo()
+    );
+    assert_eq!(
+        fs::symlink_metadata(target.join("link")).unwrap().mtime(),
+        1000
+    );
+    // The root had no entry.
+    let root = fs::metadata(&target).unwrap();
+    assert_eq!(
+        (root.permissions().mode() & 0o7777, root.mtime()),
+        (0o755, 0)
+    );
+}
+
+#[tokio::test]
+async fn devices_need_privileges_and_are_left_out_without() {
+    let lines: &[Line<'_>] = &[('c', "null", ""), ('f', "a", "a")];
+    let directory = tempfile::tempdir().unwrap();
+    let target = directory.path().join("mine");
+    let report = unpack_tars(&[layer(lines)], &target, Ownership::Mine)
+        .await
+        .unwrap();
+    assert_eq!(report.warnings.len(), 1);
+    assert!(report.warnings[0].contains("`null` is a device"));
+    assert_eq!(listing(&target).len(), 1);
+    if Ownership::default() == Ownership::AsInImage {
+        let target = directory.path().join("root");
+        let report = unpack(&[lines], &target).await.unwrap();
+        let is_there = listing(&target)
+            .get("null")
+            .is_some_and(|what| what == "device");
+        assert_eq!(is_there, report.warnings.is_empty());
+    }
+}
+
+#[tokio::test]
+async fn only_an_empty_directory_is_filled() {
+    let directory = tempfile::tempdir().unwrap();
+    let lines: &[Line<'_>] = &[('f', "a", "a")];
+    let empty = directory.path().join("empty");
+    fs::create_dir(&empty).unwrap();
+    unpack(&[lines], &empty).await.unwrap();
+    assert_eq!(listing(&empty).len(), 1);
+    let nested = directory.path().join("not/there/yet");
+    unpack(&[lines], &nested).await.unwrap();
+    let error = unpack(&[lines], &empty).await.unwrap_err();
+    assert_eq!(error.kind(), Kind::Usage);
+    assert!(error.to_string().contains("not empty"), "{error}");
+    let file = directory.path().join("file");
+    fs::write(&file, "").unwrap();
+    assert!(unpack(&[lines], &file).await.is_err());
+    symlink("gone", directory.path().join("dangling")).unwrap();
+    let dangling = unpack(&[lines], &directory.path().join("dangling")).await;
+    assert!(dangling.is_err());
+}
+
+#[tokio::test]
+async fn packed_layers_are_unpacked_and_their_diff_ids_checked() {
+    let tar = layer(&[('f', "a", "a")]);
+    let gzip = |content: &[u8]| {
+        let level = flate2::Compression::fast();
+        let mut encoder = flate2::write::GzEncoder::new(Vec::new(), level);
+        std::io::Write::write_all(&mut encoder, content).unwrap();
+        encoder.finish().unwrap()
+    };
+    let zstd = zstd::encode_all(tar.as_slice(), 0).unwrap();
+    let members = [gzip(&tar[..700]), gzip(&tar[700..])].concat();
+    let right = Digest::of(&tar);
+    let wrong = Digest::of(b"other");
+    let cut = gzip(&tar[..600]);
+    for (packed, diff_id, expected) in [
+        (gzip(&tar), &right, None),
+        (members, &right, None),
+        (zstd, &right, None),
+        (gzip(&tar), &wrong, Some("uncompressed, has digest")),
+        (gzip(&tar)[..40].to_vec(), &right, Some("malformed")),
+        (cut, &right, Some("cut off")),
+        (b"no tar at all".repeat(100), &right, Some("no tar")),
+    ] {
+        let store = MemoryStore::default();
+        store.insert(&packed);
+        let layers = [(
+            Descriptor::of(media_type::OCI_LAYER_GZIP, &packed),
+            diff_id.clone(),
+        )];
+        let directory = tempfile::tempdir().unwrap();
+        let target = directory.path().join("out");
+        let options = UnpackOptions::default();
+        let result = unpack_layers(Arc::new(store), &layers, &target, options).await;
+        match expected {
+            None => assert!(result.is_ok() && target.join("a").exists()),
+            Some(reason) => {
+                let error = result.unwrap_err();
+                assert!(error.to_string().contains(reason), "{error}");
+                assert!(listing(directory.path()).is_empty());
+            }
+        }
+    }
+}
+
+proptest::proptest! {
+    #![proptest_config(proptest::prelude::ProptestConfig::with_cases(64))]
+
+    /// Whatever mixture of links, whiteouts and files: what lies beside the target is as before.
+    #[test]
+    fn nothing_beside_the_target_is_ever_touched(
+        lines in proptest::collection::vec(
+            (
+                proptest::sample::select(vec!['f', 'd', 's', 'h']),
+                "(/|\\./|\\.\\./)?(a|b|c|\\.wh\\.)(/(a|b|\\.\\.|\\.wh\\.a|\\.wh\\.\\.wh\\.\\.opq)){0,3}",
+                "(/|\\.\\./|\\.\\./\\.\\./)?(a|b|outside)(/(a|\\.\\.|precious)){0,3}",
+            ),
+            1..12,
+        )
+    ) {
+        let directory = tempfile::tempdir().unwrap();
+        let outside = directory.path().join("outside");
+        fs::create_dir(&outside).unwrap();
+        fs::write(outside.join("precious"), "p").unwrap();
+        let lines: Vec<Line<'_>> = lines.iter().map(|(k, p, t)| (*k, &**p, &**t)).collect();
+        let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+        let _ = runtime.block_on(unpack(&[&lines], &directory.path().join("x/out")));
+        let _ = fs::remove_dir_all(directory.path().join("x"));
+        let left: Vec<(String, String)> = listing(directory.path()).into_iter().collect();
+        let expected = [("outside", "/"), ("outside/precious", "p")]
+            .map(|(path, what)| (path.to_owned(), what.to_owned()));
+        proptest::prop_assert_eq!(left, expected);
+    }
+}
