@@ -128,6 +128,14 @@ impl From<Arc<Failure>> for Error {
         /// What to do next.
         advice: &'static str,
     },
+    /// A place holds several images and was not told which one is meant.
+    #[error("`{place}` holds several images")]
+    Ambiguous {
+        /// The place.
+        place: String,
+        /// The names of its images.
+        choices: Vec<String>,
+    },
     /// Something that is no file of its own, such as a layer in an archive, could not be read.
     #[error("cannot read {object}")]
     Read {
@@ -188,6 +196,7 @@ impl Error {
             Self::Registry(failure) => failure.kind(),
             Self::LayerEntry { .. } | Self::Unsupported { .. } => Kind::Usage,
             Self::Unsupported { .. } => Kind::Usage,
+            Self::Unsupported { .. } | Self::Ambiguous { .. } => Kind::Usage,
             Self::Transfer { source, .. } => source.kind(),
         }
     }
@@ -214,6 +223,10 @@ impl Error {
             Self::FileChanged { .. } => {
                 Some("run it again when nothing writes to the file".to_owned())
             }
+            Self::Ambiguous { choices, .. } if choices.is_empty() => {
+                Some("none of them has a name, so none can be chosen".to_owned())
+            }
+            Self::Ambiguous { choices, .. } => Some(format!("name one of: {}", choices.join(", "))),
             Self::Unsupported { advice, .. } => Some((*advice).to_owned()),
             Self::Transfer { source, .. } => source.hint(),
             _ => None,

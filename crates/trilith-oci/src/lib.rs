@@ -3,7 +3,7 @@
 //! Knows descriptors, manifests, layers, the OCI layout and registries; knows no
 //! Dockerfile, no recipe and no engine.
 
-mod blocking;
+pub mod archive;
 pub mod copy;
 mod decompress;
 mod descriptor;
@@ -18,12 +18,14 @@ pub mod media_type;
 pub mod registry;
 pub mod place;
 pub mod publish;
+mod reading;
 pub mod rootfs;
 mod store;
 mod verified;
 mod tar_reader;
 #[cfg(test)]
 mod testing;
+mod verified;
 
 pub use descriptor::{Descriptor, DescriptorPlatform};
 pub use diff_id::DiffId;

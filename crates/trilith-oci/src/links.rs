@@ -23,7 +23,9 @@ const NON_DISTRIBUTABLE: [&str; 2] = [
 #[serde(rename_all = "camelCase")]
 pub(crate) struct Links {
     /// The type the document gives itself.
-    pub media_type: Option<String>,
+    media_type: Option<String>,
+    /// What an artifact says it is.
+    artifact_type: Option<String>,
     /// The config of an image or artifact.
     pub config: Option<Descriptor>,
     /// The layers of an image, lowest first, or the blobs of an artifact.
@@ -61,6 +63,15 @@ impl Links {
             None if self.config.is_some() => media_type::OCI_MANIFEST,
             None => media_type::OCI_INDEX,
         }
+    }
+
+    /// Returns the type of an artifact: what it says, else the type of its config.
+    pub(crate) fn artifact_type(&self) -> Option<&str> {
+        let config = self
+            .config
+            .as_ref()
+            .map(|config| config.media_type.as_str());
+        self.artifact_type.as_deref().or(config)
     }
 
     /// Returns the manifest for `platform` in an index; `image` is its name for messages.

@@ -9,6 +9,7 @@
 use std::io::{self, BufReader, Read};
 
 use crate::error::Error;
+use crate::reading::read_failure;
 
 const BLOCK: usize = 512;
 /// The most bytes of a long name or of a member's PAX records; Go's reader has the same bound.
@@ -175,15 +176,16 @@ impl<R: Read> TarReader<R> {
         let link = more
             .link
             .or_else(|| header.link_name_bytes().map(Into::into));
+        let old = header.as_old();
         let device = |number: io::Result<Option<u32>>| number.ok().flatten().unwrap_or(0);
         let member = Member {
             kind,
             link: link.unwrap_or_default(),
             size: if kind == MemberKind::File { data } else { 0 },
             offset: self.position,
-            mode: header.mode().map_err(|e| self.damaged(&path, &e))? & 0o7777,
-            uid: self.id(&path, more.uid, header.uid())?,
-            gid: self.id(&path, more.gid, header.gid())?,
+            mode: number(&old.mode, header.mode()).map_err(|e| self.damaged(&path, &e))? & 0o7777,
+            uid: self.id(&path, more.uid, number(&old.uid, header.uid()))?,
+            gid: self.id(&path, more.gid, number(&old.gid, header.gid()))?,
             mtime: more.mtime.unwrap_or_else(|| {
                 let seconds = header.mtime().unwrap_or(0);
                 (i64::try_from(seconds).unwrap_or(0), 0)
@@ -208,8 +210,7 @@ impl<R: Read> TarReader<R> {
     }
 
     fn size_of(&self, header: &tar::Header) -> Result<u64, Error> {
-        header
-            .entry_size()
+        number(&header.as_old().size, header.entry_size())
             .map_err(|error| self.damaged(&header.path_bytes(), &error))
     }
 
@@ -327,6 +328,12 @@ impl<R: Read> Read for TarReader<R> {
     }
 }
 
+/// Returns the number in `field`, which was read as `parsed`; left empty it is 0.
+fn number<T: Default>(field: &[u8], parsed: io::Result<T>) -> io::Result<T> {
+    let is_empty = field.iter().all(|&byte| matches!(byte, 0 | b' '));
+    if is_empty { Ok(T::default()) } else { parsed }
+}
+
 fn skip_by_reading<R: Read>(inner: &mut R, count: u64) -> io::Result<()> {
     let skipped = io::copy(&mut inner.by_ref().take(count), &mut io::sink())?;
     if skipped == count {
@@ -377,26 +384,6 @@ fn parse_time(value: &[u8]) -> Option<(i64, u32)> {
 /// Returns a member's name for messages.
 pub(crate) fn show(path: &[u8]) -> String {
     path.escape_ascii().to_string()
-}
-
-/// Returns the error for a failed read of `object`: the one a store raised on the way, a
-/// malformed object where the data is to blame, else the system's.
-pub(crate) fn read_failure(object: &str, error: io::Error) -> Error {
-    let error = match error.downcast::<Error>() {
-        Ok(error) => return error,
-        Err(error) => error,
-    };
-    let object = object.to_owned();
-    match error.kind() {
-        io::ErrorKind::UnexpectedEof | io::ErrorKind::InvalidData | io::ErrorKind::InvalidInput => {
-            let reason = error.to_string();
-            Error::Malformed { object, reason }
-        }
-        _ => Error::Read {
-            object,
-            source: error,
-        },
-    }
 }
 
 #[cfg(test)]

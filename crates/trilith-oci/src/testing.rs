@@ -46,6 +46,12 @@ pub(crate) struct MemoryStore {
     state: Mutex<State>,
 }
 
+impl std::fmt::Debug for MemoryStore {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(&self.name)
+    }
+}
+
 impl Default for MemoryStore {
     fn default() -> Self {
         Self::named("memory")

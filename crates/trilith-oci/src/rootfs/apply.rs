@@ -15,7 +15,8 @@ use super::root::{Inside, Root, join, kind_of, names_in, open_directory, remove}
 use super::unpack::{Ownership, UnpackOptions, UnpackReport};
 use crate::decompress::{Hashed, unpacked};
 use crate::error::Error;
-use crate::tar_reader::{Member, MemberKind, TarReader, read_failure, show};
+use crate::reading::read_failure;
+use crate::tar_reader::{Member, MemberKind, TarReader, show};
 
 /// How many warnings are kept; a layer can hold any number of devices.
 const MAX_WARNINGS: usize = 100;

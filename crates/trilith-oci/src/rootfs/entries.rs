@@ -14,7 +14,8 @@ use super::apply::{Entry, Unpacker, pending, refused, safe_path, timestamps};
 use super::root::{Inside, open_directory};
 use super::unpack::Ownership;
 use crate::error::Error;
-use crate::tar_reader::{Member, MemberKind, read_failure, show};
+use crate::reading::read_failure;
+use crate::tar_reader::{Member, MemberKind, show};
 
 impl Unpacker {
     pub(super) fn make(&mut self, entry: &Entry<'_>, data: &mut impl Read) -> Result<(), Error> {

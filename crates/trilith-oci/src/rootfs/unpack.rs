@@ -16,9 +16,9 @@ use tokio::runtime::Handle;
 use trilith_core::Digest;
 
 use super::apply::Unpacker;
-use crate::blocking::{BlockingReader, off_thread};
 use crate::descriptor::Descriptor;
 use crate::error::Error;
+use crate::reading::{BlockingReader, off_thread};
 use crate::store::ImageStore;
 
 /// Who owns what is unpacked.

@@ -1,0 +1,14 @@
+//! Images in single files, and in the engine that speaks the same format.
+//!
+//! Archives are never extracted: members are found once, then read in place. What is
+//! written is written beside its target and renamed, so that a target is whole or untouched.
+
+mod members;
+mod oci;
+mod output;
+mod read_only;
+
+#[cfg(test)]
+mod oci_tests;
+
+pub use oci::{OciArchiveOptions, open_oci_archive, write_oci_archive};
