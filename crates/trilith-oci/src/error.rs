@@ -128,6 +128,18 @@ impl From<Arc<Failure>> for Error {
         /// What to do next.
         advice: &'static str,
     },
+    /// A container engine could not be reached, or did not do what it was asked.
+    #[error("cannot {task} at the engine `{host}`: {reason}")]
+    Engine {
+        /// The engine's address.
+        host: String,
+        /// What it was asked to do, as in ``load image `a` ``.
+        task: String,
+        /// What it said, or what the system said.
+        reason: String,
+        /// What kind of failure it is.
+        kind: Kind,
+    },
     /// A place holds several images and was not told which one is meant.
     #[error("`{place}` holds several images")]
     Ambiguous {
@@ -197,6 +209,7 @@ impl Error {
             Self::LayerEntry { .. } | Self::Unsupported { .. } => Kind::Usage,
             Self::Unsupported { .. } => Kind::Usage,
             Self::Unsupported { .. } | Self::Ambiguous { .. } => Kind::Usage,
+            Self::Engine { kind, .. } => *kind,
             Self::Transfer { source, .. } => source.kind(),
         }
     }
@@ -223,6 +236,13 @@ impl Error {
             Self::FileChanged { .. } => {
                 Some("run it again when nothing writes to the file".to_owned())
             }
+            Self::Engine {
+                kind: Kind::Unavailable,
+                ..
+            } => Some("see that the engine runs, or name the address of another".to_owned()),
+            Self::Engine {
+                kind: Kind::Denied, ..
+            } => Some("become a user who may use the engine's socket".to_owned()),
             Self::Ambiguous { choices, .. } if choices.is_empty() => {
                 Some("none of them has a name, so none can be chosen".to_owned())
             }

@@ -82,21 +82,23 @@ impl Links {
         platform: &Platform,
         image: &str,
     ) -> Result<&Descriptor, Error> {
-        let platform_of = |child: &Descriptor| Some(child.platform.as_ref()?.normalized());
         let fits = |child: &&Descriptor| platform_of(child).as_ref() == Some(platform);
-        self.manifests.iter().find(fits).ok_or_else(|| {
-            let known = |p: &Platform| p.architecture() != "unknown";
-            Error::NoSuchPlatform {
+        self.manifests
+            .iter()
+            .find(fits)
+            .ok_or_else(|| Error::NoSuchPlatform {
                 image: image.to_owned(),
                 wanted: platform.clone(),
-                available: self
-                    .manifests
-                    .iter()
-                    .filter_map(platform_of)
-                    .filter(known)
-                    .collect(),
-            }
-        })
+                available: self.platforms(),
+            })
+    }
+
+    /// Returns the platforms of an index, without those of attestations.
+    pub(crate) fn platforms(&self) -> Vec<Platform> {
+        let platforms = self.manifests.iter().filter_map(platform_of);
+        platforms
+            .filter(|p| p.architecture() != "unknown")
+            .collect()
     }
 
     /// Returns the blobs that have to be where the manifest is, the config last.
@@ -106,6 +108,10 @@ impl Links {
             .filter(|layer| !is_elsewhere(layer))
             .chain(&self.config)
     }
+}
+
+fn platform_of(child: &Descriptor) -> Option<Platform> {
+    Some(child.platform.as_ref()?.normalized())
 }
 
 /// Returns whether `layer` is not kept with its image: it may not be distributed and

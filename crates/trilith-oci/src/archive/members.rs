@@ -12,12 +12,16 @@ use std::os::unix::fs::FileExt;
 use std::path::Path;
 use std::sync::Arc;
 
+use bytes::Bytes;
+
 use crate::decompress::{MAGIC_LEN, Packing, unpacked};
 use crate::error::Error;
-use crate::reading::read_failure;
-use crate::store::MAX_MANIFEST_SIZE;
+use crate::reading::{off_thread, read_failure};
+use crate::store::{BlobStream, MAX_MANIFEST_SIZE};
 use crate::tar_reader::{Member, MemberKind, TarReader, show};
 
+/// How many bytes of a part are read at a time.
+const PIECE: usize = 256 * 1024;
 /// How many members an archive may have; their names are held in memory.
 const MAX_MEMBERS: usize = 100_000;
 /// The longest name of a member, in bytes.
@@ -52,6 +56,23 @@ impl Part {
         self.file
             .read_exact_at(&mut bytes, self.offset + position)?;
         Ok(bytes)
+    }
+
+    /// Returns the bytes of the part in pieces; messages call it `object`.
+    pub(super) fn stream(self, object: String) -> BlobStream {
+        let pieces = futures_util::stream::try_unfold(0, move |position| {
+            let (part, object) = (self.clone(), object.clone());
+            let read = move || {
+                let read = part.read_at(position, PIECE);
+                read.map_err(|error| read_failure(&object, error))
+            };
+            async move {
+                let piece = Bytes::from(off_thread(read).await?);
+                let next = position + piece.len() as u64;
+                Ok((!piece.is_empty()).then_some((piece, next)))
+            }
+        });
+        Box::pin(pieces)
     }
 
     /// Returns a reader of the part.

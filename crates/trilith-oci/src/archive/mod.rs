@@ -3,6 +3,11 @@
 //! Archives are never extracted: members are found once, then read in place. What is
 //! written is written beside its target and renamed, so that a target is whole or untouched.
 
+mod daemon;
+mod docker;
+#[cfg(test)]
+mod docker_tests;
+mod docker_write;
 mod members;
 mod oci;
 mod output;
@@ -11,4 +16,7 @@ mod read_only;
 #[cfg(test)]
 mod oci_tests;
 
+pub use daemon::{DEFAULT_DOCKER_HOST, Daemon};
+pub use docker::{DockerArchiveSource, LayerForm, open_docker_archive};
+pub use docker_write::{DockerArchiveOptions, write_docker_archive};
 pub use oci::{OciArchiveOptions, open_oci_archive, write_oci_archive};

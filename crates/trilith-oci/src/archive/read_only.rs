@@ -14,15 +14,11 @@ use super::members::Part;
 use crate::descriptor::Descriptor;
 use crate::error::Error;
 use crate::links::Links;
-use crate::reading::off_thread;
-use crate::reading::read_failure;
 use crate::store::{
     BlobSource, BlobStream, ImageStore, MAX_MANIFEST_SIZE, Mount, Name, RawManifest,
 };
 use crate::verified::verified;
 
-/// How many bytes of a blob are read at a time.
-const PIECE: usize = 256 * 1024;
 /// The annotation that names an image in an index.
 pub(super) const REF_NAME: &str = "org.opencontainers.image.ref.name";
 /// The annotation with the full reference, as containerd and current Docker engines write it.
@@ -177,18 +173,8 @@ fn stream_of(content: Content, blob: &Descriptor, object: String) -> BlobStream 
     match content {
         Content::Memory(bytes) => verified(stream::iter([Ok(bytes)]), blob, object),
         Content::File(part) => {
-            let name = object.clone();
-            let pieces = stream::try_unfold(0, move |position| {
-                let (part, name) = (part.clone(), name.clone());
-                async move {
-                    let read = move || part.read_at(position, PIECE);
-                    let read = move || read().map_err(|error| read_failure(&name, error));
-                    let piece = Bytes::from(off_thread(read).await?);
-                    let next = position + piece.len() as u64;
-                    Ok((!piece.is_empty()).then_some((piece, next)))
-                }
-            });
-            verified(Box::pin(pieces), blob, object)
+            let pieces = part.stream(object.clone());
+            verified(pieces, blob, object)
         }
     }
 }
