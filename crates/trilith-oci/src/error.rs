@@ -106,18 +106,6 @@ pub enum Error {
     /// one failure to get a token ends all requests that waited for it.
     #[error(transparent)]
     Registry(Arc<Failure>),
-}
-
-impl From<Failure> for Error {
-    fn from(failure: Failure) -> Self {
-        Self::Registry(Arc::new(failure))
-    }
-}
-
-impl From<Arc<Failure>> for Error {
-    fn from(failure: Arc<Failure>) -> Self {
-        Self::Registry(failure)
-    }
     /// Something is valid, but nothing Trilith can work with.
     #[error("{object} is not supported: {reason}")]
     Unsupported {
@@ -168,6 +156,18 @@ impl From<Arc<Failure>> for Error {
         /// What failed.
         source: Box<Error>,
     },
+}
+
+impl From<Failure> for Error {
+    fn from(failure: Failure) -> Self {
+        Self::Registry(Arc::new(failure))
+    }
+}
+
+impl From<Arc<Failure>> for Error {
+    fn from(failure: Arc<Failure>) -> Self {
+        Self::Registry(failure)
+    }
 }
 
 /// What kind of failure it is, from which callers pick an exit code or decide to go on.

@@ -15,13 +15,12 @@ pub mod layer;
 pub mod layout;
 mod links;
 pub mod media_type;
-pub mod registry;
 pub mod place;
 pub mod publish;
 mod reading;
+pub mod registry;
 pub mod rootfs;
 mod store;
-mod verified;
 mod tar_reader;
 #[cfg(test)]
 mod testing;
