@@ -5,7 +5,7 @@ use std::io::{self, Read};
 use std::path::Path;
 
 use bytes::{Buf, Bytes};
-use futures_util::StreamExt;
+use futures_util::stream::{Fuse, StreamExt};
 use tokio::runtime::Handle;
 
 use crate::error::Error;
@@ -16,7 +16,7 @@ use crate::store::BlobStream;
 /// A failure of the stream comes as an [`io::Error`] with the [`Error`] inside.
 pub(crate) struct BlockingReader {
     runtime: Handle,
-    stream: BlobStream,
+    stream: Fuse<BlobStream>,
     piece: Bytes,
 }
 
@@ -25,7 +25,8 @@ impl BlockingReader {
     pub(crate) fn new(stream: BlobStream, runtime: Handle) -> Self {
         Self {
             runtime,
-            stream,
+            // Readers may be asked again after their end; streams may not.
+            stream: stream.fuse(),
             piece: Bytes::new(),
         }
     }
@@ -71,11 +72,6 @@ impl<R: Read> Blamed<R> {
     /// Returns a reader of `inner`, which messages call `object`.
     pub(crate) fn new(inner: R, object: String) -> Self {
         Self { inner, object }
-    }
-
-    /// Returns what is under it.
-    pub(crate) fn into_inner(self) -> R {
-        self.inner
     }
 }
 

@@ -17,7 +17,7 @@ use trilith_core::{Digest, Reference};
 use super::members::{Archive, Part};
 use super::oci::{blobs, digest_of};
 use super::read_only::{Content, ReadOnlyStore, shared};
-use crate::decompress::{Hashed, Packing, unpacked};
+use crate::decompress::{Hashed, Packing};
 use crate::descriptor::Descriptor;
 use crate::error::Error;
 use crate::links::Links;
