@@ -5,6 +5,7 @@
 use std::io::Read;
 use std::os::unix::process::CommandExt;
 use std::process::{Command, Output, Stdio};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
@@ -32,8 +33,8 @@ pub fn run_within(command: &mut Command, limit: Duration) -> Output {
         .process_group(0)
         .spawn()
         .unwrap_or_else(|error| panic!("cannot start {command:?}: {error}"));
-    let stdout = collect(child.stdout.take());
-    let stderr = collect(child.stderr.take());
+    let stdout = Collector::start(child.stdout.take());
+    let stderr = Collector::start(child.stderr.take());
     let deadline = Instant::now() + limit;
     let status = loop {
         if let Some(status) = child.try_wait().expect("cannot wait for a child") {
@@ -46,12 +47,13 @@ pub fn run_within(command: &mut Command, limit: Duration) -> Output {
     };
     if status.is_none() {
         kill_group(child.id());
+        let _ = child.kill();
         let _ = child.wait();
     }
     let output = Output {
         status: status.unwrap_or_default(),
-        stdout: stdout.join().unwrap_or_default(),
-        stderr: stderr.join().unwrap_or_default(),
+        stdout: stdout.finish(),
+        stderr: stderr.finish(),
     };
     assert!(
         status.is_some(),
@@ -122,21 +124,47 @@ pub fn umoci() -> Command {
     Command::new("umoci")
 }
 
-/// Reads a pipe to its end on a thread of its own, so that neither of two pipes can fill up.
-fn collect<R: Read + Send + 'static>(pipe: Option<R>) -> JoinHandle<Vec<u8>> {
-    thread::spawn(move || {
-        let mut bytes = Vec::new();
-        if let Some(mut pipe) = pipe {
-            let _ = pipe.read_to_end(&mut bytes);
+/// Reads a pipe on a thread of its own, so that neither of two pipes can fill up.
+struct Collector {
+    bytes: Arc<Mutex<Vec<u8>>>,
+    thread: JoinHandle<()>,
+}
+
+impl Collector {
+    fn start<R: Read + Send + 'static>(pipe: Option<R>) -> Self {
+        let bytes = Arc::new(Mutex::new(Vec::new()));
+        let shared = Arc::clone(&bytes);
+        let thread = thread::spawn(move || {
+            let Some(mut pipe) = pipe else { return };
+            let mut buffer = vec![0; 64 * 1024];
+            while let Ok(read @ 1..) = pipe.read(&mut buffer) {
+                lock(&shared).extend_from_slice(&buffer[..read]);
+            }
+        });
+        Self { bytes, thread }
+    }
+
+    /// Returns what came, once the program has ended.
+    ///
+    /// Waits for the end of the pipe, but not for long: a process that escaped may hold it open.
+    fn finish(self) -> Vec<u8> {
+        let deadline = Instant::now() + Duration::from_secs(10);
+        while !self.thread.is_finished() && Instant::now() < deadline {
+            thread::sleep(Duration::from_millis(1));
         }
-        bytes
-    })
+        std::mem::take(&mut *lock(&self.bytes))
+    }
+}
+
+fn lock(bytes: &Mutex<Vec<u8>>) -> MutexGuard<'_, Vec<u8>> {
+    bytes.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// Kills the process group that `leader` leads.
 fn kill_group(leader: u32) {
-    let _ = Command::new("kill")
-        .args(["-KILL", "--", &format!("-{leader}")])
+    // The shell's own `kill`: the program of that name is not on every system.
+    let _ = Command::new("sh")
+        .args(["-c", "kill -s KILL -- \"-$0\"", &leader.to_string()])
         .status();
 }
 
@@ -188,10 +216,19 @@ mod tests {
 
     #[test]
     fn what_runs_too_long_is_killed_with_its_children() {
-        // The grandchild holds the pipe; without the group kill, reading it would hang.
-        let mut command = sh("echo begun; sleep 1000 & wait");
+        let mut command = sh("sleep 1000 & echo \"<$!>\"; wait");
         let message = panic_of(move || drop(run_within(&mut command, Duration::from_millis(200))));
         assert!(message.contains("was stopped after 200ms"), "{message}");
-        assert!(message.contains("--- stdout\nbegun"), "{message}");
+        let (_, rest) = message.split_once("--- stdout\n<").unwrap();
+        let (pid, _) = rest.split_once('>').unwrap();
+        // It may take a moment to die, and stays a zombie until its new parent looks after it.
+        let is_gone = || {
+            let stat = std::fs::read_to_string(format!("/proc/{pid}/stat"));
+            stat.map_or(true, |stat| stat.contains(") Z "))
+        };
+        assert!((0..1000).any(|_| {
+            thread::sleep(Duration::from_millis(10));
+            is_gone()
+        }));
     }
 }

@@ -38,11 +38,22 @@ if [ -n "$pid" ]; then
     wait "$pid"
 fi
 
-for file in /proc/[0-9]*/cmdline; do
-    other=${file#/proc/}
-    other=${other%/cmdline}
-    if [ "$other" != "$$" ] && grep -qF "$dir" "$file" 2>/dev/null; then
-        kill -KILL "$other"
+# Repeated until none is left: a process takes a moment to die.
+rounds=0
+found=yes
+while [ -n "$found" ] && [ "$rounds" -lt 100 ]; do
+    found=
+    for file in /proc/[0-9]*/cmdline; do
+        other=${file#/proc/}
+        other=${other%/cmdline}
+        if [ "$other" != "$$" ] && grep -qF "$dir" "$file" 2>/dev/null; then
+            kill -KILL "$other"
+            found=yes
+        fi
+    done
+    if [ -n "$found" ]; then
+        rounds=$((rounds + 1))
+        sleep 0.05
     fi
 done
 
