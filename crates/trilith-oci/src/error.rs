@@ -106,16 +106,6 @@ pub enum Error {
     /// one failure to get a token ends all requests that waited for it.
     #[error(transparent)]
     Registry(Arc<Failure>),
-    /// Something is valid, but nothing Trilith can work with.
-    #[error("{object} is not supported: {reason}")]
-    Unsupported {
-        /// What was given.
-        object: String,
-        /// Why it does not do.
-        reason: String,
-        /// What to do next.
-        advice: &'static str,
-    },
     /// A container engine could not be reached, or did not do what it was asked.
     #[error("cannot {task} at the engine `{host}`: {reason}")]
     Engine {
@@ -198,17 +188,19 @@ impl Error {
     #[must_use]
     pub fn kind(&self) -> Kind {
         match self {
-            Self::Io { .. } | Self::FileChanged { .. } | Self::LayerOutput { .. } => Kind::System,
-            Self::Io { .. } | Self::Read { .. } => Kind::System,
+            Self::Io { .. }
+            | Self::Read { .. }
+            | Self::FileChanged { .. }
+            | Self::LayerOutput { .. } => Kind::System,
             Self::DigestMismatch { .. }
             | Self::SizeMismatch { .. }
             | Self::ManifestTooLarge { .. }
             | Self::Malformed { .. } => Kind::Corrupt,
             Self::NotFound { .. } | Self::NoSuchPlatform { .. } => Kind::NotFound,
             Self::Registry(failure) => failure.kind(),
-            Self::LayerEntry { .. } | Self::Unsupported { .. } => Kind::Usage,
-            Self::Unsupported { .. } => Kind::Usage,
-            Self::Unsupported { .. } | Self::Ambiguous { .. } => Kind::Usage,
+            Self::LayerEntry { .. } | Self::Unsupported { .. } | Self::Ambiguous { .. } => {
+                Kind::Usage
+            }
             Self::Engine { kind, .. } => *kind,
             Self::Transfer { source, .. } => source.kind(),
         }
