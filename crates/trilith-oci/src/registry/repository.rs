@@ -116,9 +116,9 @@ impl RegistryRepository {
         }
     }
 
-    /// Keeps the upload that a declined mount has opened for `blob`.
-    pub(crate) fn keep_upload(&self, blob: &Descriptor, url: Url) {
-        lock(&self.uploads).insert(blob.digest.clone(), url);
+    /// Keeps the upload that a declined mount has opened for `blob`. Returns the one kept before.
+    pub(crate) fn keep_upload(&self, blob: &Descriptor, url: Url) -> Option<Url> {
+        lock(&self.uploads).insert(blob.digest.clone(), url)
     }
 
     /// Returns the upload that is open for `blob`, at most once.

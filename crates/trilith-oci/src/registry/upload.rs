@@ -145,8 +145,9 @@ pub(crate) async fn mount(
             Ok(Mount::Mounted)
         }
         StatusCode::ACCEPTED => {
-            if let Ok(url) = upload_location(repository, &answer) {
-                repository.keep_upload(blob, url);
+            let opened = upload_location(repository, &answer).ok();
+            if let Some(older) = opened.and_then(|url| repository.keep_upload(blob, url)) {
+                cancel(repository, &older).await;
             }
             Ok(Mount::Declined)
         }
@@ -176,7 +177,7 @@ fn upload_location(repository: &RegistryRepository, answer: &Answer) -> Result<U
 }
 
 /// Gives up the upload at `url`. What comes of it does not matter: registries clear up after a while.
-pub(crate) async fn cancel(repository: &RegistryRepository, url: &Url) {
+async fn cancel(repository: &RegistryRepository, url: &Url) {
     let host = repository.host();
     let mut call = repository.write_call(Method::DELETE, "");
     call.url = url.clone();

@@ -416,6 +416,16 @@ async fn the_upload_of_a_declined_mount_is_used() {
     let missing = BlobSource::File("/nonexistent/blob".into());
     repository.push_blob(&pushed, missing).await.unwrap_err();
     assert_eq!(server.count("DELETE", "/up/3"), 1);
+
+    // Nor does a second mount leave the upload of the first behind.
+    for _ in 0..2 {
+        repository
+            .mount_blob(&pushed, &from_of(&server))
+            .await
+            .unwrap();
+    }
+    assert_eq!(server.count("DELETE", "/up/4"), 1);
+    assert_eq!(server.count("DELETE", "/up/5"), 0);
 }
 
 fn from_of(server: &Server) -> trilith_core::Repository {
