@@ -2,7 +2,7 @@
 //!
 //! A typed view over the document, never a copy of it in types of our own: `Healthcheck`,
 //! `OnBuild`, `Shell`, `os.version`, `ArgsEscaped` and whatever others invent stay where they are.
-//! Assembles no image; see [`crate::graft`].
+//! Assembles no image; see [`crate::graft()`].
 
 mod check;
 mod edit;

@@ -2,7 +2,7 @@
 
 use std::fs::{self, File};
 use std::io::{self, Read as _, Write};
-use std::path::PathBuf;
+use std::path::Path;
 
 use bytes::Bytes;
 use futures_util::stream;
@@ -14,6 +14,7 @@ use super::file::TempFile;
 use crate::descriptor::Descriptor;
 use crate::error::Error;
 use crate::store::BlobStream;
+use crate::verified::verified;
 
 /// Bytes that are read at once.
 const READ_SIZE: usize = 256 * 1024;
@@ -95,20 +96,22 @@ impl Write for BlobWriter {
 /// Returns the content of `blob` in `layout`; its last piece comes when all of it was checked.
 pub(super) fn stream(layout: &Layout, blob: &Descriptor) -> Result<BlobStream, Error> {
     let path = layout.blob_path(&blob.digest);
-    let reader = BlobReader {
-        file: open(layout, blob)?,
-        digester: Digester::new(blob.digest.algorithm()),
-        left: blob.size,
-        ended: false,
-        blob: blob.clone(),
-        path,
-    };
-    Ok(Box::pin(stream::try_unfold(reader, |reader| async move {
-        if reader.ended {
-            return Ok(None);
-        }
-        blocking(move || reader.next()).await
-    })))
+    let file = open(layout, blob)?;
+    let pieces = stream::try_unfold((file, path), |(mut file, path)| {
+        blocking(move || {
+            let piece = next_piece(&mut file, &path)?;
+            Ok(piece.map(|piece| (piece, (file, path))))
+        })
+    });
+    Ok(verified(Box::pin(pieces), blob, object(layout, blob)))
+}
+
+/// Returns the next piece of a file, `None` at its end.
+fn next_piece(file: &mut File, path: &Path) -> Result<Option<Bytes>, Error> {
+    let mut piece = vec![0; READ_SIZE];
+    let count = file.read(&mut piece).map_err(Error::io("read", path))?;
+    piece.truncate(count);
+    Ok((count > 0).then(|| piece.into()))
 }
 
 /// Runs `work`, which blocks or computes, off the threads that drive the network.
@@ -122,16 +125,21 @@ pub(super) async fn blocking<T: Send + 'static>(
 /// Opens the file of `blob`, which must have the blob's size.
 fn open(layout: &Layout, blob: &Descriptor) -> Result<File, Error> {
     let path = layout.blob_path(&blob.digest);
-    let object = || format!("blob `{}` in `{}`", blob.digest, layout.root().display());
     let file = match File::open(&path) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => {
-            return Err(Error::NotFound { object: object() });
+            return Err(Error::NotFound {
+                object: object(layout, blob),
+            });
         }
         other => other.map_err(Error::io("open", &path))?,
     };
     let metadata = file.metadata().map_err(Error::io("examine", &path))?;
-    check_size(object, blob, metadata.len())?;
+    check_size(|| object(layout, blob), blob, metadata.len())?;
     Ok(file)
+}
+
+fn object(layout: &Layout, blob: &Descriptor) -> String {
+    format!("blob `{}` in `{}`", blob.digest, layout.root().display())
 }
 
 fn check_size(
@@ -147,39 +155,4 @@ fn check_size(
         expected: expected.size,
         actual,
     })
-}
-
-struct BlobReader {
-    file: File,
-    digester: Digester,
-    left: u64,
-    ended: bool,
-    blob: Descriptor,
-    path: PathBuf,
-}
-
-impl BlobReader {
-    fn next(mut self) -> Result<Option<(Bytes, Self)>, Error> {
-        let wanted = usize::try_from(self.left)
-            .unwrap_or(READ_SIZE)
-            .min(READ_SIZE);
-        let mut piece = vec![0; wanted];
-        self.file
-            .read_exact(&mut piece)
-            .map_err(Error::io("read", &self.path))?;
-        self.digester.update(&piece);
-        self.left -= wanted as u64;
-        self.ended = self.left == 0;
-        if self.ended {
-            let actual = self.digester.clone().finish();
-            if actual != self.blob.digest {
-                return Err(Error::DigestMismatch {
-                    object: format!("`{}`", self.path.display()),
-                    expected: self.blob.digest,
-                    actual,
-                });
-            }
-        }
-        Ok(Some((piece.into(), self)))
-    }
 }
