@@ -11,12 +11,12 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::num::NonZeroUsize;
 use std::sync::Arc;
 
-use bytes::Bytes;
 use futures_util::stream::{self, StreamExt, TryStreamExt};
 use trilith_core::{Digest, Platform, Repository, Tag};
 
-use crate::descriptor::{Descriptor, DescriptorPlatform};
+use crate::descriptor::Descriptor;
 use crate::error::Error;
+use crate::image::Image;
 use crate::links::Links;
 use crate::media_type;
 use crate::publish::{
@@ -224,66 +224,13 @@ pub(crate) async fn fetch_root(
     from: &Name,
     platform: Option<&Platform>,
 ) -> Result<RawManifest, Error> {
-    let mut root = source.fetch_manifest(from).await?;
-    let Some(platform) = platform else {
-        return Ok(root);
-    };
-    if !is_index(&root) {
-        check_platform(source, &root, platform).await?;
-        return Ok(root);
-    }
-    for _ in 0..MAX_DEPTH {
-        let links = Links::parse(&root)?;
-        let child = links.for_platform(platform, &source.describe())?;
-        root = fetch_child(source, child).await?;
-        if !is_index(&root) {
-            return Ok(root);
+    match platform {
+        None => source.fetch_manifest(from).await,
+        Some(platform) => {
+            let found = Image::load(source, from, platform).await?;
+            Ok(found.image.manifest().to_raw())
         }
     }
-    Err(too_deep(&root))
-}
-
-/// Checks by its config that the image `manifest` is one for `wanted`.
-async fn check_platform(
-    source: &dyn ImageStore,
-    manifest: &RawManifest,
-    wanted: &Platform,
-) -> Result<(), Error> {
-    let Some(config) = Links::parse(manifest)?.config else {
-        return Ok(());
-    };
-    let bytes = read_document(source, &config).await?;
-    let platform: DescriptorPlatform =
-        serde_json::from_slice(&bytes).map_err(|source| Error::Malformed {
-            object: format!("config `{}`", config.digest),
-            reason: source.to_string(),
-        })?;
-    let platform = platform.normalized();
-    if platform == *wanted {
-        return Ok(());
-    }
-    Err(Error::NoSuchPlatform {
-        image: source.describe(),
-        wanted: wanted.clone(),
-        available: vec![platform],
-    })
-}
-
-/// Reads a blob that is a JSON document, such as a config, into memory.
-///
-/// # Errors
-/// [`Error::ManifestTooLarge`] where it says to be larger than manifests may be.
-pub(crate) async fn read_document(
-    source: &dyn ImageStore,
-    blob: &Descriptor,
-) -> Result<Bytes, Error> {
-    if blob.size > MAX_MANIFEST_SIZE {
-        return Err(Error::ManifestTooLarge {
-            object: blob.digest.to_string(),
-        });
-    }
-    let pieces: Vec<Bytes> = source.fetch_blob(blob).await?.try_collect().await?;
-    Ok(pieces.concat().into())
 }
 
 async fn fetch_child(source: &dyn ImageStore, child: &Descriptor) -> Result<RawManifest, Error> {
@@ -601,15 +548,9 @@ mod tests {
         }
         source.insert_manifest(&top, Some("t"));
         let source = Arc::new(source);
-        for platform in [None, Some("linux/amd64".parse().unwrap())] {
-            let options = CopyOptions {
-                platform,
-                ..tagged(&["t"])
-            };
-            let error = copy(&source, &MemoryStore::default(), &options).await;
-            assert!(error.unwrap_err().to_string().contains("more than 4 deep"));
-        }
-        let huge = serde_json::json!({ "manifests": [Descriptor {
+        let error = copy(&source, &MemoryStore::default(), &tagged(&["t"])).await;
+        assert!(error.unwrap_err().to_string().contains("more than 4 deep"));
+        let huge = serde_json::json!({ "schemaVersion": 2, "manifests": [Descriptor {
             size: MAX_TREE_SIZE + 1,
             ..top.descriptor
         }]});

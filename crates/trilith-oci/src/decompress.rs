@@ -9,6 +9,8 @@ use std::io::{self, BufReader, Cursor, Read};
 use flate2::bufread::MultiGzDecoder;
 use trilith_core::{Digest, Digester};
 
+use crate::media_type;
+
 /// How a layer is compressed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Packing {
@@ -24,6 +26,15 @@ pub(crate) enum Packing {
 pub(crate) const MAGIC_LEN: usize = 4;
 
 impl Packing {
+    /// Returns the media type of a layer compressed so, as OCI names it.
+    pub(crate) fn media_type(self) -> &'static str {
+        match self {
+            Self::Plain => media_type::OCI_LAYER_TAR,
+            Self::Gzip => media_type::OCI_LAYER_GZIP,
+            Self::Zstd => media_type::OCI_LAYER_ZSTD,
+        }
+    }
+
     /// Returns the packing of content that starts with `magic`.
     pub(crate) fn of(magic: &[u8]) -> Self {
         match magic {

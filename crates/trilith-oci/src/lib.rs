@@ -30,4 +30,6 @@ pub use descriptor::{Descriptor, DescriptorPlatform};
 pub use diff_id::DiffId;
 pub use error::{Error, Kind};
 pub use graft::{Graft, GraftLayer, graft};
-pub use store::{BlobSource, BlobStream, ImageStore, MAX_MANIFEST_SIZE, Mount, Name, RawManifest};
+pub use store::{
+    BlobSource, BlobStream, ImageStore, MAX_MANIFEST_SIZE, Mount, Name, Pushed, RawManifest,
+};

@@ -1,13 +1,11 @@
-//! What a manifest points to, whatever kind it is.
+//! What a manifest or index points to, for walking and checking.
 //!
-//! A view for walking and checking: it keeps nothing of a manifest but its descriptors,
-//! and never writes one.
-
-use serde::Deserialize;
-use trilith_core::{Digest, Platform};
+//! [`crate::image`] reads the documents and says what is wrong with them; this only lays
+//! their descriptors out the same way for both.
 
 use crate::descriptor::Descriptor;
 use crate::error::Error;
+use crate::image::{Index, Manifest};
 use crate::media_type;
 use crate::store::RawManifest;
 
@@ -19,86 +17,41 @@ const NON_DISTRIBUTABLE: [&str; 2] = [
 ];
 
 /// The descriptors in a manifest or index.
-#[derive(Debug, Default, Deserialize)]
-#[serde(rename_all = "camelCase")]
+#[derive(Debug, Default)]
 pub(crate) struct Links {
-    /// The type the document gives itself.
-    media_type: Option<String>,
-    /// What an artifact says it is.
-    artifact_type: Option<String>,
     /// The config of an image or artifact.
     pub config: Option<Descriptor>,
     /// The layers of an image, lowest first, or the blobs of an artifact.
-    #[serde(default)]
     pub layers: Vec<Descriptor>,
     /// The manifests of an index.
-    #[serde(default)]
     pub manifests: Vec<Descriptor>,
     /// The manifest this one is about; it need not exist.
     pub subject: Option<Descriptor>,
+    /// What an artifact, or an image, is called by its type.
+    pub artifact_type: Option<String>,
 }
 
 impl Links {
-    /// Reads the links of `manifest`.
+    /// Reads the links of `raw`.
     ///
     /// # Errors
-    /// [`Error::Malformed`] where it is not JSON or a descriptor is not one.
-    pub(crate) fn parse(manifest: &RawManifest) -> Result<Self, Error> {
-        Self::parse_bytes(&manifest.bytes, &manifest.descriptor.digest)
-    }
-
-    /// Reads the links of the manifest with `digest` from its `bytes`.
-    pub(crate) fn parse_bytes(bytes: &[u8], digest: &Digest) -> Result<Self, Error> {
-        serde_json::from_slice(bytes).map_err(|source| Error::Malformed {
-            object: format!("manifest `{digest}`"),
-            reason: source.to_string(),
-        })
-    }
-
-    /// Returns the media type of the document, a guess by its shape where it gives none
-    /// (OCI makes `mediaType` optional).
-    pub(crate) fn media_type(&self) -> &str {
-        match &self.media_type {
-            Some(media_type) => media_type,
-            None if self.config.is_some() => media_type::OCI_MANIFEST,
-            None => media_type::OCI_INDEX,
+    /// Those of [`Index::parse`] and [`Manifest::parse`].
+    pub(crate) fn parse(raw: &RawManifest) -> Result<Self, Error> {
+        if media_type::is_index(&raw.descriptor.media_type) {
+            let manifests = Index::parse(raw)?.manifests().to_vec();
+            return Ok(Self {
+                manifests,
+                ..Self::default()
+            });
         }
-    }
-
-    /// Returns the type of an artifact: what it says, else the type of its config.
-    pub(crate) fn artifact_type(&self) -> Option<&str> {
-        let config = self
-            .config
-            .as_ref()
-            .map(|config| config.media_type.as_str());
-        self.artifact_type.as_deref().or(config)
-    }
-
-    /// Returns the manifest for `platform` in an index; `image` is its name for messages.
-    ///
-    /// The first that fits wins. Attestations, whose platform is `unknown`, fit nothing.
-    pub(crate) fn for_platform(
-        &self,
-        platform: &Platform,
-        image: &str,
-    ) -> Result<&Descriptor, Error> {
-        let fits = |child: &&Descriptor| platform_of(child).as_ref() == Some(platform);
-        self.manifests
-            .iter()
-            .find(fits)
-            .ok_or_else(|| Error::NoSuchPlatform {
-                image: image.to_owned(),
-                wanted: platform.clone(),
-                available: self.platforms(),
-            })
-    }
-
-    /// Returns the platforms of an index, without those of attestations.
-    pub(crate) fn platforms(&self) -> Vec<Platform> {
-        let platforms = self.manifests.iter().filter_map(platform_of);
-        platforms
-            .filter(|p| p.architecture() != "unknown")
-            .collect()
+        let manifest = Manifest::parse(raw)?;
+        Ok(Self {
+            config: Some(manifest.config().clone()),
+            layers: manifest.layers().to_vec(),
+            manifests: Vec::new(),
+            subject: manifest.subject().cloned(),
+            artifact_type: Some(manifest.artifact_type().to_owned()),
+        })
     }
 
     /// Returns the blobs that have to be where the manifest is, the config last.
@@ -108,10 +61,6 @@ impl Links {
             .filter(|layer| !is_elsewhere(layer))
             .chain(&self.config)
     }
-}
-
-fn platform_of(child: &Descriptor) -> Option<Platform> {
-    Some(child.platform.as_ref()?.normalized())
 }
 
 /// Returns whether `layer` is not kept with its image: it may not be distributed and

@@ -15,7 +15,7 @@ use crate::descriptor::Descriptor;
 use crate::error::{Error, Kind};
 use crate::links::Links;
 use crate::media_type;
-use crate::store::{BlobSource, ImageStore, Mount, RawManifest};
+use crate::store::{BlobSource, ImageStore, Mount, Pushed, RawManifest};
 
 /// How many blobs travel at a time unless the caller says otherwise.
 pub const DEFAULT_CONCURRENCY: NonZeroUsize = NonZeroUsize::MIN.saturating_add(5);
@@ -204,7 +204,8 @@ async fn publish_blobs(
 }
 
 /// Brings one blob to `destination` with the fewest requests: none where it is known to be
-/// there, one where it can be mounted, and a question before an upload.
+/// there, one where it can be mounted, else those of an upload, which the store begins with
+/// the question whether it is there.
 async fn publish_blob(
     destination: &dyn ImageStore,
     blob: &PublicationBlob,
@@ -230,9 +231,6 @@ async fn publish_blob(
             }
         }
     }
-    if destination.has_blob(descriptor).await? {
-        return Ok(BlobOutcome::Present);
-    }
     let sources = blob.origins.iter().filter_map(|origin| match origin {
         BlobOrigin::Upload(source) => Some(source),
         BlobOrigin::Present | BlobOrigin::Mount(_) => None,
@@ -240,32 +238,37 @@ async fn publish_blob(
     upload(destination, descriptor, sources).await
 }
 
-/// Sends the blob from the first of `sources` that has it.
+/// Sends the blob from the first of `sources` that has it; without any it has to be there.
 async fn upload(
     destination: &dyn ImageStore,
     descriptor: &Descriptor,
     sources: impl Iterator<Item = &BlobSource>,
 ) -> Result<BlobOutcome, Error> {
-    let mut missing = Error::NotFound {
-        object: format!(
-            "blob `{}`, which `{}` lacks,",
-            descriptor.digest,
-            destination.describe()
-        ),
-    };
+    let mut failure = None;
     for source in sources {
         match destination.push_blob(descriptor, source.clone()).await {
-            Ok(()) => return Ok(BlobOutcome::Uploaded),
+            Ok(Pushed::Written) => return Ok(BlobOutcome::Uploaded),
+            Ok(Pushed::Present) => return Ok(BlobOutcome::Present),
             Err(error) => {
                 let is_missing = error.kind() == Kind::NotFound;
-                missing = transfer(descriptor, &source.describe(), destination, error);
+                failure = Some(transfer(descriptor, &source.describe(), destination, error));
                 if !is_missing {
                     break;
                 }
             }
         }
     }
-    Err(missing)
+    match failure {
+        Some(failure) => Err(failure),
+        None if destination.has_blob(descriptor).await? => Ok(BlobOutcome::Present),
+        None => Err(Error::NotFound {
+            object: format!(
+                "blob `{}` in `{}`",
+                descriptor.digest,
+                destination.describe()
+            ),
+        }),
+    }
 }
 
 fn transfer(
@@ -438,10 +441,10 @@ mod tests {
                 "from `the source` to `memory`",
             ),
             (vec![memory(b"other")], "from `memory` to `memory`"),
-            (vec![], "which `memory` lacks"),
+            (vec![], "in `memory` does not exist"),
             (
                 vec![BlobOrigin::Mount(repository("gone"))],
-                "which `memory` lacks",
+                "in `memory` does not exist",
             ),
         ] {
             let store = MemoryStore::default();

@@ -50,6 +50,15 @@ pub enum Mount {
     Declined,
 }
 
+/// What came of writing a blob.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Pushed {
+    /// It was not there, and its bytes were written.
+    Written,
+    /// It was there already.
+    Present,
+}
+
 /// A place that holds the manifests and blobs of one repository.
 ///
 /// Every write is idempotent. A manifest is accepted only when what it points to is
@@ -74,8 +83,9 @@ pub trait ImageStore: Send + Sync {
     /// Returns whether `blob` is present.
     async fn has_blob(&self, blob: &Descriptor) -> Result<bool, Error>;
 
-    /// Writes `content` as `blob`; what does not hash to its digest is refused and leaves no trace.
-    async fn push_blob(&self, blob: &Descriptor, content: BlobSource) -> Result<(), Error>;
+    /// Writes `content` as `blob` unless it is there, which is asked first; what does not hash to
+    /// its digest is refused and leaves no trace.
+    async fn push_blob(&self, blob: &Descriptor, content: BlobSource) -> Result<Pushed, Error>;
 
     /// Asks for `blob` to be taken from `from`, a repository on the same registry.
     async fn mount_blob(&self, blob: &Descriptor, from: &Repository) -> Result<Mount, Error>;

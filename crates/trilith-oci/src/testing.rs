@@ -15,7 +15,7 @@ use crate::descriptor::{Descriptor, DescriptorPlatform};
 use crate::error::Error;
 use crate::links::Links;
 use crate::media_type;
-use crate::store::{BlobSource, BlobStream, ImageStore, Mount, Name, RawManifest};
+use crate::store::{BlobSource, BlobStream, ImageStore, Mount, Name, Pushed, RawManifest};
 
 /// What a [`MemoryStore`] was asked.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -177,7 +177,10 @@ impl ImageStore for MemoryStore {
         }))
     }
 
-    async fn push_blob(&self, blob: &Descriptor, content: BlobSource) -> Result<(), Error> {
+    async fn push_blob(&self, blob: &Descriptor, content: BlobSource) -> Result<Pushed, Error> {
+        if self.has_blob(blob).await? {
+            return Ok(Pushed::Present);
+        }
         let content = match content {
             BlobSource::Memory(bytes) => bytes,
             BlobSource::File(path) => std::fs::read(&path)
@@ -197,7 +200,7 @@ impl ImageStore for MemoryStore {
             });
         }
         self.asked(Call::PushBlob, |state| state.blobs.insert(actual, content));
-        Ok(())
+        Ok(Pushed::Written)
     }
 
     async fn mount_blob(&self, blob: &Descriptor, from: &Repository) -> Result<Mount, Error> {

@@ -7,7 +7,7 @@
 
 use std::collections::BTreeMap;
 use std::fs::File;
-use std::io;
+use std::io::{self, BufWriter};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -19,7 +19,11 @@ use super::oci::{blobs, digest_of};
 use super::read_only::{Content, ReadOnlyStore, shared};
 use crate::decompress::{Hashed, Packing};
 use crate::descriptor::Descriptor;
+use crate::diff_id::DiffId;
 use crate::error::Error;
+use crate::image::{Format, ImageConfig, Manifest};
+use crate::layer::{Compression, LayerStream};
+use crate::layout::{Entry, IndexFile};
 use crate::links::Links;
 use crate::media_type;
 use crate::reading::{Blamed, off_thread, read_failure, write_failure};
@@ -27,6 +31,9 @@ use crate::store::{ImageStore, Name, RawManifest};
 
 /// The file that lists the images of an archive.
 pub(super) const MANIFEST_FILE: &str = "manifest.json";
+
+/// How many manifests in an archive are looked at for the one of an image.
+const MAX_MANIFESTS_READ: usize = 64;
 
 /// What the layers of an image become that are not compressed where they are.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -56,18 +63,6 @@ struct Item {
     repo_tags: Option<Vec<String>>,
     #[serde(default)]
     layers: Option<Vec<String>>,
-}
-
-/// The part of a config that says what the layers are.
-#[derive(Deserialize)]
-pub(super) struct Config {
-    pub rootfs: RootFs,
-}
-
-#[derive(Deserialize)]
-pub(super) struct RootFs {
-    #[serde(default)]
-    pub diff_ids: Vec<Digest>,
 }
 
 /// Opens the archive at `path` and finds the image called `reference` in it, or the only one.
@@ -113,14 +108,18 @@ fn read_image(
     let item = choose(archive, reference)?;
     let config = read_config(archive, &item.config)?;
     let mut contents = blobs(archive)?;
-    let raw = match own_manifest(archive, &config.digest, &contents, options.layers)? {
+    let raw = match own_manifest(archive, &config.digest(), &contents, options.layers)? {
         Some(manifest) => manifest,
         None => assemble(archive, &item, &config, &mut contents, options)?,
     };
     let digest = raw.descriptor.digest.clone();
-    contents.insert(config.digest, Content::Memory(config.bytes.into()));
+    contents.insert(config.digest(), Content::Memory(config.to_bytes()));
     contents.insert(digest.clone(), Content::Memory(raw.bytes));
-    let store = ReadOnlyStore::new(archive.name.clone(), contents, vec![raw.descriptor]);
+    let entry = Entry {
+        name: None,
+        descriptor: raw.descriptor,
+    };
+    let store = ReadOnlyStore::new(archive.name.clone(), contents, vec![entry]);
     Ok((shared(store), Name::Digest(digest)))
 }
 
@@ -166,34 +165,20 @@ fn choose(archive: &Archive, reference: Option<&Reference>) -> Result<Item, Erro
     Ok(items.swap_remove(position))
 }
 
-struct ReadConfig {
-    digest: Digest,
-    bytes: Vec<u8>,
-    diff_ids: Vec<Digest>,
-}
-
 /// Reads the config called `name`, and checks it where its name is its digest.
-fn read_config(archive: &Archive, name: &str) -> Result<ReadConfig, Error> {
+fn read_config(archive: &Archive, name: &str) -> Result<ImageConfig, Error> {
     let bytes = archive.document(name)?;
-    let digest = Digest::of(&bytes);
+    let actual = Digest::of(&bytes);
     let hex = name.rsplit('/').next().unwrap_or(name);
     let hex = hex.strip_suffix(".json").unwrap_or(hex);
-    if let Ok(expected) = format!("sha256:{hex}").parse::<Digest>()
-        && expected != digest
-    {
-        return Err(Error::DigestMismatch {
+    match format!("sha256:{hex}").parse::<Digest>() {
+        Ok(expected) if expected != actual => Err(Error::DigestMismatch {
             object: format!("config `{name}` of `{}`", archive.name),
             expected,
-            actual: digest,
-        });
+            actual,
+        }),
+        _ => ImageConfig::parse(bytes),
     }
-    let config: Config = serde_json::from_slice(&bytes)
-        .map_err(|error| archive.malformed(format!("config `{name}` in it: {error}")))?;
-    Ok(ReadConfig {
-        digest,
-        bytes,
-        diff_ids: config.rootfs.diff_ids,
-    })
 }
 
 /// Returns the manifest the archive has for the image with `config`, as Docker 25 and later
@@ -207,170 +192,150 @@ fn own_manifest(
     if archive.part(b"index.json")?.is_none() {
         return Ok(None);
     }
-    let index = archive.document("index.json")?;
-    let mut pending = Links::parse_bytes(&index, &Digest::of(&index))?.manifests;
-    // Indexes in it may name manifests for other platforms, which were not saved.
-    for _ in 0..64 {
-        let Some(candidate) = pending.pop() else {
+    let index = IndexFile::parse(&archive.document("index.json")?)
+        .map_err(|reason| archive.malformed(format!("`index.json` in it: {reason}")))?;
+    let is_wanted = |layer: &Descriptor| {
+        let is_tar = matches!(
+            layer.media_type.as_str(),
+            media_type::OCI_LAYER_TAR | media_type::DOCKER_LAYER_TAR
+        );
+        contents.contains_key(&layer.digest) && !(is_tar && form == LayerForm::Gzip)
+    };
+    let mut pending: Vec<Descriptor> = index.entries().map(|entry| entry.descriptor).collect();
+    for _ in 0..MAX_MANIFESTS_READ {
+        let Some(descriptor) = pending.pop() else {
             break;
         };
-        let Some(Content::File(part)) = contents.get(&candidate.digest) else {
+        // Indexes in it may name manifests for other platforms, which were not saved.
+        let Some(Content::File(part)) = contents.get(&descriptor.digest) else {
             continue;
         };
-        let bytes = archive.read_document(part, candidate.digest.as_str())?;
-        let links = Links::parse_bytes(&bytes, &candidate.digest)?;
-        let is_wanted = |layer: &Descriptor| {
-            let is_tar = matches!(
-                layer.media_type.as_str(),
-                media_type::OCI_LAYER_TAR | media_type::DOCKER_LAYER_TAR
-            );
-            contents.contains_key(&layer.digest) && !(is_tar && form == LayerForm::Gzip)
+        let bytes = archive.read_document(part, descriptor.digest.as_str())?;
+        let raw = RawManifest {
+            descriptor,
+            bytes: bytes.into(),
         };
+        let links = Links::parse(&raw)?;
         let names_config = links.config.as_ref().is_some_and(|c| &c.digest == config);
         if names_config && links.layers.iter().all(is_wanted) {
-            let actual = Digest::of(&bytes);
-            if actual != candidate.digest {
-                return Err(Error::DigestMismatch {
-                    object: format!("manifest of `{}`", archive.name),
-                    expected: candidate.digest,
-                    actual,
-                });
-            }
-            let descriptor = Descriptor::of(links.media_type(), &bytes);
-            let bytes = bytes.into();
-            return Ok(Some(RawManifest { descriptor, bytes }));
+            return checked(archive, raw).map(Some);
         }
         pending.extend(links.manifests);
     }
     Ok(None)
 }
 
+/// Returns `raw` if it has the digest it was found by.
+fn checked(archive: &Archive, raw: RawManifest) -> Result<RawManifest, Error> {
+    let actual = Digest::of(&raw.bytes);
+    if actual == raw.descriptor.digest {
+        return Ok(raw);
+    }
+    Err(Error::DigestMismatch {
+        object: format!("a manifest in `{}`", archive.name),
+        expected: raw.descriptor.digest,
+        actual,
+    })
+}
+
 /// Makes a manifest for the image, of Docker's schema 2 unless a layer is zstd, which only OCI has.
 fn assemble(
     archive: &Archive,
     item: &Item,
-    config: &ReadConfig,
+    config: &ImageConfig,
     contents: &mut BTreeMap<Digest, Content>,
     options: &DockerArchiveSource,
 ) -> Result<RawManifest, Error> {
     let names = item.layers.as_deref().unwrap_or_default();
-    if names.len() != config.diff_ids.len() {
+    if names.len() != config.diff_ids().len() {
         return Err(archive.malformed(format!(
             "it lists {} layers, but its config `{}` has {}",
             names.len(),
             item.config,
-            config.diff_ids.len()
+            config.diff_ids().len()
         )));
     }
-    let mut layers: Vec<(Descriptor, Packing)> = Vec::new();
-    let mut known: BTreeMap<&Digest, (Descriptor, Packing)> = BTreeMap::new();
-    for (name, diff_id) in names.iter().zip(&config.diff_ids) {
-        if let Some(layer) = known.get(diff_id) {
-            layers.push(layer.clone());
-            continue;
-        }
-        let Some(part) = archive.part(name.as_bytes())? else {
-            return Err(archive.malformed(format!("it lacks the layer `{name}`")));
+    let mut layers: Vec<Descriptor> = Vec::new();
+    let mut known: BTreeMap<&DiffId, Descriptor> = BTreeMap::new();
+    for (name, diff_id) in names.iter().zip(config.diff_ids()) {
+        let layer = match known.get(diff_id) {
+            Some(layer) => layer.clone(),
+            None => {
+                let (layer, content) = describe(archive, name, diff_id, options)?;
+                contents.insert(layer.digest.clone(), content);
+                layer
+            }
         };
-        let (layer, packing, content) = describe(archive, name, part, diff_id, options)?;
-        contents.insert(layer.digest.clone(), content);
-        known.insert(diff_id, (layer.clone(), packing));
-        layers.push((layer, packing));
+        known.insert(diff_id, layer.clone());
+        layers.push(layer);
     }
-    let size = config.bytes.len() as u64;
-    Ok(manifest(&config.digest, size, layers))
+    let is_docker = layers
+        .iter()
+        .all(|layer| layer.media_type != media_type::OCI_LAYER_ZSTD);
+    let format = if is_docker {
+        Format::Docker
+    } else {
+        Format::Oci
+    };
+    for layer in &mut layers {
+        if let Some(media_type) = format.layer(&layer.media_type) {
+            media_type.clone_into(&mut layer.media_type);
+        }
+    }
+    let config = Descriptor::of(format.config(), &config.to_bytes());
+    Ok(Manifest::new(format, &config, &layers).to_raw())
 }
 
-/// Returns what the layer `part` is as a blob, and where the blob's bytes are.
+/// Returns what the layer called `name` is as a blob, with OCI's media type, and where its
+/// bytes are.
 fn describe(
     archive: &Archive,
     name: &str,
-    part: Part,
-    diff_id: &Digest,
+    diff_id: &DiffId,
     options: &DockerArchiveSource,
-) -> Result<(Descriptor, Packing, Content), Error> {
+) -> Result<(Descriptor, Content), Error> {
+    let Some(part) = archive.part(name.as_bytes())? else {
+        return Err(archive.malformed(format!("it lacks the layer `{name}`")));
+    };
     let object = format!("layer `{name}` of `{}`", archive.name);
     let failed = |error: io::Error| read_failure(&object, error);
     let packing = part.packing().map_err(failed)?;
-    let digest = match (packing, digest_of(name.as_bytes())) {
-        (Packing::Plain, _) if options.layers == LayerForm::Gzip => {
-            let (part, digest) = compress(&part, diff_id, &object, &options.temp_dir)?;
-            let layer = Descriptor::new("", digest, part.size());
-            return Ok((layer, Packing::Gzip, Content::File(part)));
-        }
+    if packing == Packing::Plain && options.layers == LayerForm::Gzip {
+        return compress(&part, diff_id, &object, &options.temp_dir);
+    }
+    let digest = match digest_of(name.as_bytes()) {
         // Checked, as every blob is, when it is read.
-        (Packing::Plain, _) => diff_id.clone(),
-        (_, Some(digest)) => digest,
-        (_, None) => {
-            Hashed::new(part.reader(), diff_id)
-                .finish()
-                .map_err(failed)?
-                .0
+        _ if packing == Packing::Plain => diff_id.as_digest().clone(),
+        Some(digest) => digest,
+        None => {
+            let hashed = Hashed::new(part.reader(), diff_id.as_digest()).finish();
+            hashed.map_err(failed)?.0
         }
     };
-    let layer = Descriptor::new("", digest, part.size());
-    Ok((layer, packing, Content::File(part)))
+    let layer = Descriptor::new(packing.media_type(), digest, part.size());
+    Ok((layer, Content::File(part)))
 }
 
 /// Compresses the layer `part` into a temporary file, and checks its diff ID on the way.
 fn compress(
     part: &Part,
-    diff_id: &Digest,
+    diff_id: &DiffId,
     object: &str,
     temp_dir: &Path,
-) -> Result<(Part, Digest), Error> {
+) -> Result<(Descriptor, Content), Error> {
     let file = tempfile::tempfile_in(temp_dir)
         .map_err(Error::io("create a temporary file in", temp_dir))?;
-    let mut plain = Hashed::new(Blamed::new(part.reader(), object.to_owned()), diff_id);
-    let written = |error| write_failure(temp_dir, error);
-    let mut encoder = flate2::write::GzEncoder::new(&file, flate2::Compression::new(6));
-    io::copy(&mut plain, &mut encoder).map_err(written)?;
-    encoder.finish().map_err(written)?;
-    let (actual, _) = plain.finish().map_err(written)?;
-    if actual != *diff_id {
+    let mut plain = Blamed::new(part.reader(), object.to_owned());
+    let mut stream = LayerStream::new(Compression::default(), BufWriter::new(&file))?;
+    io::copy(&mut plain, &mut stream).map_err(|error| write_failure(temp_dir, error))?;
+    let layer = stream.finish()?;
+    if layer.diff_id != *diff_id {
         return Err(Error::DigestMismatch {
             object: object.to_owned(),
-            expected: diff_id.clone(),
-            actual,
+            expected: diff_id.as_digest().clone(),
+            actual: layer.diff_id.as_digest().clone(),
         });
     }
-    let size = file.metadata().map_err(written)?.len();
-    let part = Part::whole(Arc::new(file), size);
-    let (digest, _) = Hashed::new(part.reader(), diff_id)
-        .finish()
-        .map_err(written)?;
-    Ok((part, digest))
-}
-
-fn manifest(config: &Digest, size: u64, layers: Vec<(Descriptor, Packing)>) -> RawManifest {
-    let is_docker = layers.iter().all(|(_, packing)| *packing != Packing::Zstd);
-    let (manifest_type, config_type) = if is_docker {
-        (media_type::DOCKER_MANIFEST, media_type::DOCKER_CONFIG)
-    } else {
-        (media_type::OCI_MANIFEST, media_type::OCI_CONFIG)
-    };
-    let layers: Vec<Descriptor> = layers
-        .into_iter()
-        .map(|(layer, packing)| {
-            let media_type = match (is_docker, packing) {
-                (true, Packing::Gzip) => media_type::DOCKER_LAYER_GZIP,
-                (true, _) => media_type::DOCKER_LAYER_TAR,
-                (false, Packing::Gzip) => media_type::OCI_LAYER_GZIP,
-                (false, Packing::Zstd) => media_type::OCI_LAYER_ZSTD,
-                (false, Packing::Plain) => media_type::OCI_LAYER_TAR,
-            };
-            Descriptor::new(media_type, layer.digest, layer.size)
-        })
-        .collect();
-    let json = serde_json::json!({
-        "schemaVersion": 2,
-        "mediaType": manifest_type,
-        "config": Descriptor::new(config_type, config.clone(), size),
-        "layers": layers,
-    });
-    let bytes = json.to_string();
-    RawManifest {
-        descriptor: Descriptor::of(manifest_type, bytes.as_bytes()),
-        bytes: bytes.into(),
-    }
+    let part = Part::whole(Arc::new(file), layer.descriptor.size);
+    Ok((layer.descriptor, Content::File(part)))
 }

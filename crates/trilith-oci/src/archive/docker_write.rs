@@ -7,21 +7,21 @@ use std::collections::BTreeSet;
 use std::path::Path;
 use std::sync::Arc;
 
-use bytes::Bytes;
 use serde::Serialize;
 use tokio::runtime::Handle;
 use trilith_core::{Digest, Platform, Reference};
 
-use super::docker::{Config, MANIFEST_FILE};
+use super::docker::MANIFEST_FILE;
 use super::output::Output;
-use crate::copy::{CopyReport, fetch_root, read_document};
+use crate::copy::CopyReport;
 use crate::decompress::{Hashed, unpacked};
 use crate::descriptor::Descriptor;
+use crate::diff_id::DiffId;
 use crate::error::Error;
-use crate::links::Links;
+use crate::image::{Image, Index, Manifest};
 use crate::media_type;
 use crate::reading::{Blamed, BlockingReader, off_thread, read_failure};
-use crate::store::{ImageStore, Name, RawManifest};
+use crate::store::{ImageStore, Name};
 
 /// How an archive is written.
 #[derive(Clone, Debug, Default)]
@@ -42,64 +42,59 @@ struct Item {
 }
 
 /// An image about to be written.
-pub(super) struct ImageToSave {
-    manifest: Digest,
-    config: Bytes,
-    /// Layers with their diff IDs, lowest first.
-    layers: Vec<(Descriptor, Digest)>,
-}
+pub(super) struct ImageToSave(Image);
 
 impl ImageToSave {
-    /// Finds the image `from`, of `platform` where one is given.
+    /// Finds the image `from`: of an index the one for `platform`, or the only one.
     pub(super) async fn find(
         source: &dyn ImageStore,
         from: &Name,
         platform: Option<&Platform>,
     ) -> Result<Self, Error> {
-        let root = only_image(source, from, platform).await?;
-        let digest = &root.descriptor.digest;
-        let malformed = |reason: String| Error::Malformed {
-            object: format!("manifest `{digest}` of `{}`", source.describe()),
-            reason,
-        };
-        let links = Links::parse(&root)?;
-        let Some(config) = links.config else {
-            return Err(malformed("it has no config".to_owned()));
-        };
-        let config = read_document(source, &config).await?;
-        let parsed: Config = serde_json::from_slice(&config)
-            .map_err(|error| malformed(format!("its config: {error}")))?;
-        let diff_ids = parsed.rootfs.diff_ids;
-        if diff_ids.len() != links.layers.len() {
-            let (layers, diff_ids) = (links.layers.len(), diff_ids.len());
-            let reason = format!("it has {layers} layers, but its config has {diff_ids} diff_ids");
-            return Err(malformed(reason));
+        if let Some(platform) = platform {
+            return Ok(Self(Image::load(source, from, platform).await?.image));
         }
-        Ok(Self {
-            manifest: digest.clone(),
-            config,
-            layers: links.layers.into_iter().zip(diff_ids).collect(),
+        let root = source.fetch_manifest(from).await?;
+        if !media_type::is_index(&root.descriptor.media_type) {
+            let manifest = Manifest::parse(&root)?;
+            return Ok(Self(Image::fetch(source, manifest).await?));
+        }
+        let platforms = Index::parse(&root)?.platforms();
+        if let [only] = platforms.as_slice() {
+            return Ok(Self(Image::load(source, from, only).await?.image));
+        }
+        let names: Vec<String> = platforms.iter().map(ToString::to_string).collect();
+        Err(Error::Unsupported {
+            object: format!("an index as a docker archive (of {})", names.join(", ")),
+            reason: "an archive holds an image for one platform".to_owned(),
+            advice: "name the platform",
         })
+    }
+
+    /// Returns the layers with their diff IDs, lowest first.
+    fn layers(&self) -> impl Iterator<Item = (&Descriptor, &Digest)> {
+        let diff_ids = self.0.config().diff_ids().iter().map(DiffId::as_digest);
+        self.0.manifest().layers().iter().zip(diff_ids)
     }
 
     /// Returns the image ID.
     pub(super) fn id(&self) -> Digest {
-        Digest::of(&self.config)
+        self.0.config().digest()
     }
 
     /// Returns the report for an image that did not have to be written.
     pub(super) fn skipped(&self) -> CopyReport {
         CopyReport {
             blobs_copied: 0,
-            blobs_skipped: self.layers.len() + 1,
+            blobs_skipped: self.layers().count() + 1,
             ..self.report(0)
         }
     }
 
     fn report(&self, bytes: u64) -> CopyReport {
         CopyReport {
-            digest: self.manifest.clone(),
-            blobs_copied: self.layers.len() + 1,
+            digest: self.0.manifest().to_raw().descriptor.digest,
+            blobs_copied: self.layers().count() + 1,
             blobs_skipped: 0,
             blobs_mounted: 0,
             bytes_copied: bytes,
@@ -138,12 +133,13 @@ impl ImageToSave {
         let item = Item {
             config: format!("{}.json", self.id().hex()),
             repo_tags: (!tags.is_empty()).then_some(tags),
-            layers: self.layers.iter().map(|(_, id)| layer_name(id)).collect(),
+            layers: self.layers().map(|(_, id)| layer_name(id)).collect(),
         };
-        let mut bytes = self.config.len() as u64;
-        output.file(&item.config, bytes, self.config.as_ref())?;
+        let config = self.0.config().to_bytes();
+        let mut bytes = config.len() as u64;
+        output.file(&item.config, bytes, config.as_ref())?;
         let mut written = BTreeSet::new();
-        for (layer, diff_id) in &self.layers {
+        for (layer, diff_id) in self.layers() {
             // An image may hold one layer twice, the empty one as a rule.
             if written.insert(diff_id) {
                 let stream = runtime.block_on(source.fetch_blob(layer))?;
@@ -182,30 +178,6 @@ fn write_layer(
         expected: diff_id.clone(),
         actual,
     })
-}
-
-/// Returns the image `from`: of an index the one for `platform`, or the only one.
-async fn only_image(
-    source: &dyn ImageStore,
-    from: &Name,
-    platform: Option<&Platform>,
-) -> Result<RawManifest, Error> {
-    let root = fetch_root(source, from, platform).await?;
-    if !media_type::is_index(&root.descriptor.media_type) {
-        return Ok(root);
-    }
-    let platforms = Links::parse(&root)?.platforms();
-    match platforms.as_slice() {
-        [only] => fetch_root(source, from, Some(only)).await,
-        several => {
-            let names: Vec<String> = several.iter().map(ToString::to_string).collect();
-            Err(Error::Unsupported {
-                object: format!("an index as a docker archive (of {})", names.join(", ")),
-                reason: "an archive holds an image for one platform".to_owned(),
-                advice: "name the platform",
-            })
-        }
-    }
 }
 
 /// Writes the image `from` of `source` to an archive at `path`, in place of what is there.

@@ -31,7 +31,7 @@ const MAX_LINKS: usize = 16;
 
 /// A part of an open file.
 #[derive(Clone, Debug)]
-pub(super) struct Part {
+pub(crate) struct Part {
     file: Arc<File>,
     offset: u64,
     size: u64,
@@ -39,7 +39,7 @@ pub(super) struct Part {
 
 impl Part {
     /// Returns all of `file`, which has `size` bytes.
-    pub(super) fn whole(file: Arc<File>, size: u64) -> Self {
+    pub(crate) fn whole(file: Arc<File>, size: u64) -> Self {
         let offset = 0;
         Self { file, offset, size }
     }

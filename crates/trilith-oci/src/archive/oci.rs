@@ -7,17 +7,17 @@ use std::path::Path;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use serde::{Deserialize, Serialize};
+use serde::Deserialize;
 use tokio::runtime::Handle;
 use trilith_core::{Digest, Platform, Tag};
 
 use super::members::Archive;
 use super::output::Output;
-use super::read_only::{Content, REF_NAME, REFERRERS, ReadOnlyStore, shared};
+use super::read_only::{Content, REFERRERS, ReadOnlyStore, shared};
 use crate::copy::{CopyReport, ImageTree};
 use crate::descriptor::Descriptor;
 use crate::error::Error;
-use crate::media_type;
+use crate::layout::IndexFile;
 use crate::publish::DEFAULT_CONCURRENCY;
 use crate::reading::{BlockingReader, off_thread};
 use crate::store::{ImageStore, Name};
@@ -43,19 +43,6 @@ struct Layout {
     image_layout_version: String,
 }
 
-#[derive(Serialize, Deserialize)]
-#[serde(rename_all = "camelCase")]
-struct Index {
-    schema_version: u64,
-    #[serde(default = "index_type")]
-    media_type: String,
-    manifests: Vec<Descriptor>,
-}
-
-fn index_type() -> String {
-    media_type::OCI_INDEX.to_owned()
-}
-
 /// Opens the archive at `path` and finds the image `tag` in it, or the only one.
 ///
 /// Blobs are read from the archive where they stand; a compressed archive is decompressed
@@ -72,7 +59,7 @@ pub async fn open_oci_archive(
     let name = format!("oci-archive:{}", path.display());
     let (path, temp_dir) = (path.to_owned(), temp_dir.to_owned());
     let store = off_thread(move || read_layout(&Archive::open(&path, name, &temp_dir)?)).await?;
-    let name = Name::Digest(store.entry(tag)?.digest.clone());
+    let name = Name::Digest(store.image(tag)?.clone());
     Ok((shared(store), name))
 }
 
@@ -90,14 +77,17 @@ fn read_layout(archive: &Archive) -> Result<ReadOnlyStore, Error> {
             },
         });
     }
-    let layout: Layout = parse(archive, LAYOUT_FILE)?;
+    let layout: Layout = serde_json::from_slice(&archive.document(LAYOUT_FILE)?)
+        .map_err(|error| archive.malformed(format!("`{LAYOUT_FILE}` in it: {error}")))?;
     if !layout.image_layout_version.starts_with("1.") {
         let reason = format!("its layout has version `{}`", layout.image_layout_version);
         return Err(archive.malformed(reason));
     }
-    let index: Index = parse(archive, INDEX_FILE)?;
+    let index = IndexFile::parse(&archive.document(INDEX_FILE)?)
+        .map_err(|reason| archive.malformed(format!("`{INDEX_FILE}` in it: {reason}")))?;
     let name = archive.name.clone();
-    Ok(ReadOnlyStore::new(name, blobs(archive)?, index.manifests))
+    let entries = index.entries().collect();
+    Ok(ReadOnlyStore::new(name, blobs(archive)?, entries))
 }
 
 /// Returns what lies under `blobs/` in `archive`, by digest.
@@ -120,11 +110,6 @@ pub(super) fn digest_of(name: &[u8]) -> Option<Digest> {
     let path = std::str::from_utf8(name).ok()?.strip_prefix("blobs/")?;
     let (algorithm, hex) = path.split_once('/')?;
     format!("{algorithm}:{hex}").parse().ok()
-}
-
-fn parse<T: serde::de::DeserializeOwned>(archive: &Archive, name: &str) -> Result<T, Error> {
-    serde_json::from_slice(&archive.document(name)?)
-        .map_err(|error| archive.malformed(format!("`{name}` in it: {error}")))
 }
 
 /// Writes the image `from` of `source` to an archive at `path`, in place of what is there.
@@ -200,24 +185,14 @@ fn index(tree: &ImageTree, tags: &[Tag]) -> Vec<u8> {
             .annotations
             .insert(REFERRERS.to_owned(), digests.join(","));
     }
-    let tagged = |tag: &Tag| {
-        let mut entry = entry.clone();
-        entry
-            .annotations
-            .insert(REF_NAME.to_owned(), tag.to_string());
-        entry
-    };
-    let index = Index {
-        schema_version: 2,
-        media_type: index_type(),
-        manifests: if tags.is_empty() {
-            vec![entry.clone()]
-        } else {
-            tags.iter().map(tagged).collect()
-        },
-    };
-    // Descriptors are maps with text for keys, which always serialise.
-    serde_json::to_vec(&index).unwrap_or_default()
+    let mut index = IndexFile::default();
+    if tags.is_empty() {
+        index.add(&entry);
+    }
+    for tag in tags {
+        index.set(tag.as_str(), &entry);
+    }
+    index.print()
 }
 
 fn write_layout(
@@ -228,9 +203,9 @@ fn write_layout(
     runtime: &Handle,
 ) -> Result<(), Error> {
     let mut directory = "";
-    output.directory("blobs/")?;
+    output.directory("blobs")?;
     for (name, piece) in members {
-        let parent = &name[..=name.rfind('/').unwrap_or(0)];
+        let parent = &name[..name.rfind('/').unwrap_or(0)];
         if parent != directory {
             output.directory(parent)?;
             directory = parent;

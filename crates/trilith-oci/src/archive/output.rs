@@ -11,13 +11,8 @@ use std::path::{Path, PathBuf};
 use tempfile::NamedTempFile;
 
 use crate::error::Error;
+use crate::layer::tar::{BLOCK, END, Header, Kind};
 use crate::reading::write_failure;
-
-const BLOCK: usize = 512;
-/// The longest name that fits into a header.
-const MAX_NAME: usize = 100;
-/// The name of a member that holds the next one's name.
-const LONG_NAME: &str = "././@LongLink";
 
 /// A file that appears at its path when it is complete.
 pub(super) struct Output {
@@ -53,9 +48,15 @@ impl Output {
 }
 
 impl Output {
-    /// Adds the directory `name`, which ends in a slash.
+    /// Adds the directory `name`.
     pub(super) fn directory(&mut self, name: &str) -> Result<(), Error> {
-        self.header(tar::EntryType::Directory, name, 0, 0o755)
+        let header = Header {
+            path: name.as_bytes(),
+            kind: Kind::Directory,
+            mode: 0o755,
+            ..Header::default()
+        };
+        self.write(&header.encode())
     }
 
     /// Adds the file `name` with the `size` bytes that `content` gives.
@@ -65,7 +66,7 @@ impl Output {
         size: u64,
         mut content: impl Read,
     ) -> Result<(), Error> {
-        self.header(tar::EntryType::Regular, name, size, 0o644)?;
+        self.write(&header(name, size).encode())?;
         let copied = io::copy(&mut content, &mut self.file);
         let copied = copied.map_err(|error| write_failure(&self.path, error))?;
         debug_assert_eq!(copied, size, "a blob's length is checked while it is read");
@@ -74,30 +75,30 @@ impl Output {
 
     /// Adds the file `name` with all that `content` gives, and returns how many bytes that was.
     ///
-    /// The size is written into the header afterwards.
+    /// The size is written into the header afterwards, so `name` has to fit into one.
     pub(super) fn file_of_any_size(
         &mut self,
         name: &str,
         content: &mut impl Read,
     ) -> Result<u64, Error> {
-        let failed = |error| write_failure(&self.path, error);
-        let start = self.file.stream_position().map_err(failed)?;
-        self.header(tar::EntryType::Regular, name, 0, 0o644)?;
+        let start = self.position()?;
+        self.write(&header(name, 0).encode())?;
         let copied = io::copy(content, &mut self.file);
         let size = copied.map_err(|error| write_failure(&self.path, error))?;
         self.pad(size)?;
-        let failed = |error| write_failure(&self.path, error);
-        let end = self.file.stream_position().map_err(failed)?;
-        self.file.seek(SeekFrom::Start(start)).map_err(failed)?;
-        self.header(tar::EntryType::Regular, name, size, 0o644)?;
-        let failed = |error| write_failure(&self.path, error);
-        self.file.seek(SeekFrom::Start(end)).map_err(failed)?;
+        let end = self.position()?;
+        self.seek(start)?;
+        // Of a size beyond octal, base 256 in the last block says enough; there is no room for
+        // a PAX header before it.
+        let blocks = header(name, size).encode();
+        self.write(&blocks[blocks.len() - BLOCK..])?;
+        self.seek(end)?;
         Ok(size)
     }
 
     /// Ends the archive and puts it in its place.
     pub(super) fn publish(mut self) -> Result<(), Error> {
-        self.write(&[0; 2 * BLOCK])?;
+        self.write(&END)?;
         let failed = || Error::io("write", &self.path);
         let file = self
             .file
@@ -106,29 +107,6 @@ impl Output {
         file.as_file().sync_all().map_err(failed())?;
         file.persist(&self.path).map_err(|e| failed()(e.error))?;
         Ok(())
-    }
-
-    fn header(
-        &mut self,
-        kind: tar::EntryType,
-        name: &str,
-        size: u64,
-        mode: u32,
-    ) -> Result<(), Error> {
-        if name.len() > MAX_NAME {
-            // Names with SHA-512 are longer than a header has room for.
-            let long = [name.as_bytes(), b"\0"].concat();
-            let length = long.len() as u64;
-            self.write(&header(
-                tar::EntryType::GNULongName,
-                LONG_NAME,
-                length,
-                0o644,
-            ))?;
-            self.write(&long)?;
-            self.pad(length)?;
-        }
-        self.write(&header(kind, name, size, mode))
     }
 
     fn pad(&mut self, size: u64) -> Result<(), Error> {
@@ -140,18 +118,25 @@ impl Output {
         let written = self.file.write_all(bytes);
         written.map_err(|error| write_failure(&self.path, error))
     }
+
+    fn position(&mut self) -> Result<u64, Error> {
+        let position = self.file.stream_position();
+        position.map_err(|error| write_failure(&self.path, error))
+    }
+
+    fn seek(&mut self, position: u64) -> Result<(), Error> {
+        let sought = self.file.seek(SeekFrom::Start(position));
+        sought
+            .map_err(|error| write_failure(&self.path, error))
+            .map(drop)
+    }
 }
 
-fn header(kind: tar::EntryType, name: &str, size: u64, mode: u32) -> [u8; BLOCK] {
-    let mut header = tar::Header::new_gnu();
-    let name = &name.as_bytes()[..name.len().min(MAX_NAME)];
-    header.as_old_mut().name[..name.len()].copy_from_slice(name);
-    header.set_entry_type(kind);
-    header.set_size(size);
-    header.set_mode(mode);
-    header.set_uid(0);
-    header.set_gid(0);
-    header.set_mtime(0);
-    header.set_cksum();
-    *header.as_bytes()
+fn header(name: &str, size: u64) -> Header<'_> {
+    Header {
+        path: name.as_bytes(),
+        mode: 0o644,
+        size,
+        ..Header::default()
+    }
 }

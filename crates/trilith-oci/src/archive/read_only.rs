@@ -2,7 +2,7 @@
 //!
 //! What archives, engines and root file systems are read as. Every write is refused.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use async_trait::async_trait;
@@ -13,14 +13,14 @@ use trilith_core::{Digest, Reference, Repository, Tag};
 use super::members::Part;
 use crate::descriptor::Descriptor;
 use crate::error::Error;
+use crate::image::media_type_of;
+use crate::layout::Entry;
 use crate::links::Links;
 use crate::store::{
-    BlobSource, BlobStream, ImageStore, MAX_MANIFEST_SIZE, Mount, Name, RawManifest,
+    BlobSource, BlobStream, ImageStore, MAX_MANIFEST_SIZE, Mount, Name, Pushed, RawManifest,
 };
 use crate::verified::verified;
 
-/// The annotation that names an image in an index.
-pub(super) const REF_NAME: &str = "org.opencontainers.image.ref.name";
 /// The annotation with the full reference, as containerd and current Docker engines write it.
 pub(super) const IMAGE_NAME: &str = "io.containerd.image.name";
 /// The annotation on an image's entry in `index.json` with the digests of manifests about
@@ -30,7 +30,7 @@ pub(super) const REFERRERS: &str = "dev.trilith.referrers";
 
 /// Where the bytes of a blob or manifest are.
 #[derive(Clone)]
-pub(super) enum Content {
+pub(crate) enum Content {
     Memory(Bytes),
     File(Part),
 }
@@ -45,19 +45,19 @@ impl Content {
 }
 
 /// The store.
-pub(super) struct ReadOnlyStore {
+pub(crate) struct ReadOnlyStore {
     name: String,
     contents: BTreeMap<Digest, Content>,
     /// The entries of `index.json`.
-    entries: Vec<Descriptor>,
+    entries: Vec<Entry>,
 }
 
 impl ReadOnlyStore {
     /// Returns the store of `contents`, which messages call `name`.
-    pub(super) fn new(
+    pub(crate) fn new(
         name: String,
         contents: BTreeMap<Digest, Content>,
-        entries: Vec<Descriptor>,
+        entries: Vec<Entry>,
     ) -> Self {
         Self {
             name,
@@ -66,54 +66,49 @@ impl ReadOnlyStore {
         }
     }
 
-    /// Returns the entry of the image called `tag`, or of the only image.
+    /// Returns the digest of the image called `tag`, or of the only image.
     ///
     /// # Errors
     /// [`Error::NotFound`] where none has the tag; [`Error::Ambiguous`] where several images
     /// are there and no tag says which.
-    pub(super) fn entry(&self, tag: Option<&Tag>) -> Result<&Descriptor, Error> {
+    pub(super) fn image(&self, tag: Option<&Tag>) -> Result<&Digest, Error> {
         if let Some(tag) = tag {
-            return self.tagged(tag).ok_or_else(|| Error::NotFound {
+            let tagged = self.tagged(tag).ok_or_else(|| Error::NotFound {
                 object: format!("tag `{tag}` in `{}`", self.name),
             });
+            return Ok(&tagged?.digest);
         }
         let images = || {
-            self.entries
-                .iter()
-                .filter(|entry| entry.artifact_type.is_none())
+            let is_image = |entry: &&Entry| entry.descriptor.artifact_type.is_none();
+            self.entries.iter().filter(is_image)
         };
-        let mut digests: Vec<&Digest> = images().map(|entry| &entry.digest).collect();
-        digests.sort_unstable();
-        digests.dedup();
-        match (digests.len(), images().next()) {
+        let digests: BTreeSet<&Digest> = images().map(|entry| &entry.descriptor.digest).collect();
+        match (digests.len(), digests.first()) {
             (1, Some(only)) => Ok(only),
             (_, None) => Err(Error::NotFound {
                 object: format!("an image in `{}`", self.name),
             }),
             _ => Err(Error::Ambiguous {
                 place: self.name.clone(),
-                choices: images().filter_map(name_of).map(str::to_owned).collect(),
+                choices: images().filter_map(|entry| entry.name.clone()).collect(),
             }),
         }
     }
 
     fn tagged(&self, tag: &Tag) -> Option<&Descriptor> {
-        let named = |entry: &&Descriptor| name_of(entry) == Some(tag.as_str());
-        let ends_so = |entry: &&Descriptor| {
-            let names = [REF_NAME, IMAGE_NAME].map(|key| entry.annotations.get(key));
-            let references = names
-                .into_iter()
-                .flatten()
-                .map(|name| name.parse::<Reference>());
-            references
-                .flatten()
-                .any(|reference| reference.tag() == Some(tag))
+        let named = |entry: &&Entry| entry.name.as_deref() == Some(tag.as_str());
+        let ends_so = |entry: &&Entry| {
+            let full = entry.descriptor.annotations.get(IMAGE_NAME);
+            let references = full.into_iter().chain(&entry.name);
+            let mut references = references.flat_map(|name| name.parse::<Reference>());
+            references.any(|reference| reference.tag() == Some(tag))
         };
-        let mut entries = self.entries.iter();
         // Others write full references; the tag in them is what is meant.
-        entries
+        let mut entries = self.entries.iter();
+        let found = entries
             .find(named)
-            .or_else(|| self.entries.iter().find(ends_so))
+            .or_else(|| self.entries.iter().find(ends_so));
+        found.map(|entry| &entry.descriptor)
     }
 
     fn content(&self, digest: &Digest, kind: &str) -> Result<&Content, Error> {
@@ -123,7 +118,8 @@ impl ReadOnlyStore {
     }
 
     fn described(&self, digest: &Digest) -> Option<&Descriptor> {
-        self.entries.iter().find(|entry| &entry.digest == digest)
+        let mut descriptors = self.entries.iter().map(|entry| &entry.descriptor);
+        descriptors.find(|descriptor| &descriptor.digest == digest)
     }
 
     async fn manifest(&self, digest: &Digest) -> Result<RawManifest, Error> {
@@ -138,7 +134,10 @@ impl ReadOnlyStore {
         let bytes = collect(stream_of(content.clone(), &descriptor, object)).await?;
         let media_type = match self.described(digest) {
             Some(entry) => entry.media_type.clone(),
-            None => Links::parse_bytes(&bytes, digest)?.media_type().to_owned(),
+            None => media_type_of(&bytes).ok_or_else(|| Error::Malformed {
+                object: format!("manifest `{digest}` of `{}`", self.name),
+                reason: "it is neither a manifest nor an index".to_owned(),
+            })?,
         };
         Ok(RawManifest {
             descriptor: Descriptor::new(&media_type, digest.clone(), bytes.len() as u64),
@@ -153,10 +152,6 @@ impl ReadOnlyStore {
             advice: "name the archive as the destination of a copy",
         }
     }
-}
-
-fn name_of(entry: &Descriptor) -> Option<&str> {
-    entry.annotations.get(REF_NAME).map(String::as_str)
 }
 
 async fn collect(mut stream: BlobStream) -> Result<Bytes, Error> {
@@ -201,7 +196,7 @@ impl ImageStore for ReadOnlyStore {
 
     async fn fetch_manifest(&self, name: &Name) -> Result<RawManifest, Error> {
         match name {
-            Name::Tag(tag) => self.manifest(&self.entry(Some(tag))?.digest).await,
+            Name::Tag(tag) => self.manifest(self.image(Some(tag))?).await,
             Name::Digest(digest) => self.manifest(digest).await,
         }
     }
@@ -223,7 +218,7 @@ impl ImageStore for ReadOnlyStore {
         Ok(self.contents.contains_key(&blob.digest))
     }
 
-    async fn push_blob(&self, _: &Descriptor, _: BlobSource) -> Result<(), Error> {
+    async fn push_blob(&self, _: &Descriptor, _: BlobSource) -> Result<Pushed, Error> {
         Err(self.read_only())
     }
 
@@ -246,6 +241,7 @@ impl ImageStore for ReadOnlyStore {
     ) -> Result<Vec<Descriptor>, Error> {
         let mut candidates: Vec<Digest> = Vec::new();
         for entry in &self.entries {
+            let entry = &entry.descriptor;
             if entry.artifact_type.as_deref() == Some(artifact_type) {
                 candidates.push(entry.digest.clone());
             }
@@ -259,7 +255,7 @@ impl ImageStore for ReadOnlyStore {
             let manifest = self.manifest(&candidate).await?;
             let links = Links::parse(&manifest)?;
             let is_about = links.subject.as_ref().is_some_and(|s| &s.digest == digest);
-            if is_about && links.artifact_type() == Some(artifact_type) {
+            if is_about && links.artifact_type.as_deref() == Some(artifact_type) {
                 found.push(manifest.descriptor);
             }
         }

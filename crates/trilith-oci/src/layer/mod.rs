@@ -6,7 +6,7 @@
 
 mod compress;
 mod entry;
-mod tar;
+pub(crate) mod tar;
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, Read, Write};
@@ -48,26 +48,55 @@ pub fn write_layer(
     compression: Compression,
     output: impl Write,
 ) -> Result<Layer, Error> {
-    compression.check()?;
     let entries = entry::sorted(entries)?;
-    let compressed = Hashing::new(output);
-    let encoder = Encoder::new(compression, compressed).map_err(written)?;
-    let mut tar = Hashing::new(encoder);
+    let mut tar = LayerStream::new(compression, output)?;
     let mut buffer = vec![0; READ_SIZE];
     for entry in &entries {
         append(&mut tar, entry, &mut buffer)?;
     }
-    // An archive ends with two blocks of zeros.
-    tar.write_all(&[0; 2 * tar::BLOCK]).map_err(written)?;
-    let diff_id = DiffId::from(tar.digester.finish());
-    let mut compressed = tar.inner.finish().map_err(written)?;
-    compressed.flush().map_err(written)?;
-    let media_type = compression.media_type();
-    let digest = compressed.digester.finish();
-    Ok(Layer {
-        descriptor: Descriptor::new(media_type, digest, compressed.size),
-        diff_id,
-    })
+    tar.write_all(&tar::END).map_err(written)?;
+    tar.finish()
+}
+
+/// A layer while it is written: takes the bytes of a tar, compresses and hashes them.
+pub(crate) struct LayerStream<W: Write> {
+    tar: Hashing<Encoder<Hashing<W>>>,
+    compression: Compression,
+}
+
+impl<W: Write> LayerStream<W> {
+    /// Returns the layer that is written to `output`.
+    pub(crate) fn new(compression: Compression, output: W) -> Result<Self, Error> {
+        compression.check()?;
+        let encoder = Encoder::new(compression, Hashing::new(output)).map_err(written)?;
+        Ok(Self {
+            tar: Hashing::new(encoder),
+            compression,
+        })
+    }
+
+    /// Writes what is left, and returns what the layer is. The tar has its end by then.
+    pub(crate) fn finish(self) -> Result<Layer, Error> {
+        let diff_id = DiffId::from(self.tar.digester.finish());
+        let mut compressed = self.tar.inner.finish().map_err(written)?;
+        compressed.flush().map_err(written)?;
+        let media_type = self.compression.media_type();
+        let digest = compressed.digester.finish();
+        Ok(Layer {
+            descriptor: Descriptor::new(media_type, digest, compressed.size),
+            diff_id,
+        })
+    }
+}
+
+impl<W: Write> Write for LayerStream<W> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.tar.write(bytes)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.tar.flush()
+    }
 }
 
 fn append(tar: &mut impl Write, entry: &LayerEntry, buffer: &mut [u8]) -> Result<(), Error> {
@@ -76,8 +105,7 @@ fn append(tar: &mut impl Write, entry: &LayerEntry, buffer: &mut [u8]) -> Result
         kind: tar::Kind::File,
         mode: 0o777,
         owner: entry.owner,
-        size: 0,
-        target: b"",
+        ..tar::Header::default()
     };
     match &entry.kind {
         EntryKind::Directory { mode } => {

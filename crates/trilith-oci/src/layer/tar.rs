@@ -1,70 +1,111 @@
 //! Headers of tar archives, byte for byte the same for the same entry.
 //!
 //! POSIX ustar; what does not fit there goes into a PAX header in front: paths and link targets
-//! beyond 100 bytes or outside ASCII, sizes beyond 8 GiB, owners beyond 2097151. Times are 0,
+//! beyond 100 bytes or outside ASCII, sizes beyond 8 GiB, owners beyond 2097151, extended attributes. Times are 0,
 //! owners are numbers. Never GNU extensions or ustar's path prefix, for which readers differ more.
 
 use trilith_core::Owner;
 
 /// The unit an archive is made of, in bytes.
-pub(super) const BLOCK: usize = 512;
+pub(crate) const BLOCK: usize = 512;
+/// What an archive ends with.
+pub(crate) const END: [u8; 2 * BLOCK] = [0; 2 * BLOCK];
 
 /// Kind of an entry, its `typeflag`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Kind {
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) enum Kind {
+    #[default]
     File,
+    HardLink,
     Symlink,
+    CharDevice,
+    BlockDevice,
     Directory,
+    Fifo,
+}
+
+impl Kind {
+    fn flag(self) -> u8 {
+        match self {
+            Self::File => b'0',
+            Self::HardLink => b'1',
+            Self::Symlink => b'2',
+            Self::CharDevice => b'3',
+            Self::BlockDevice => b'4',
+            Self::Directory => b'5',
+            Self::Fifo => b'6',
+        }
+    }
 }
 
 /// What a header says of an entry.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Header<'a> {
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Header<'a> {
     /// Path without a trailing slash.
-    pub(super) path: &'a [u8],
-    pub(super) kind: Kind,
-    pub(super) mode: u32,
-    pub(super) owner: Owner,
+    pub(crate) path: &'a [u8],
+    pub(crate) kind: Kind,
+    pub(crate) mode: u32,
+    pub(crate) owner: Owner,
     /// Length of the content, 0 for what has none.
-    pub(super) size: u64,
+    pub(crate) size: u64,
     /// Target of a link, else empty.
-    pub(super) target: &'a [u8],
+    pub(crate) target: &'a [u8],
+    /// Major and minor number of a device.
+    pub(crate) device: (u32, u32),
+    /// Value of the extended attribute `security.capability`.
+    pub(crate) capability: Option<&'a [u8]>,
 }
 
 const NAME_LEN: usize = 100;
+/// The record of the one extended attribute layers carry, as star, Go and others name it.
+const CAPABILITY: &str = "SCHILY.xattr.security.capability";
 const MAX_OCTAL_7: u64 = 0o777_7777;
 const MAX_OCTAL_11: u64 = 0o777_7777_7777;
 
 impl Header<'_> {
     /// Returns the header's blocks, the PAX header in front where there is one.
-    pub(super) fn encode(&self) -> Vec<u8> {
+    pub(crate) fn encode(&self) -> Vec<u8> {
         let path = match self.kind {
             Kind::Directory => [self.path, b"/"].concat(),
-            Kind::File | Kind::Symlink => self.path.to_vec(),
+            _ => self.path.to_vec(),
         };
         let records = self.records(&path);
         let mut blocks = Vec::with_capacity(BLOCK);
         if !records.is_empty() {
             let size = records.len() as u64;
-            let name = b"././@PaxHeader";
-            blocks.extend(block(b'x', name, 0o644, Owner::default(), size, b""));
+            let pax = Header {
+                path: b"././@PaxHeader",
+                mode: 0o644,
+                size,
+                ..Header::default()
+            };
+            blocks.extend(pax.block(b'x', pax.path));
             blocks.extend_from_slice(&records);
             blocks.resize(padded(blocks.len()), 0);
         }
-        let flag = match self.kind {
-            Kind::File => b'0',
-            Kind::Symlink => b'2',
-            Kind::Directory => b'5',
-        };
-        blocks.extend(block(
-            flag,
-            &path,
-            self.mode,
-            self.owner,
-            self.size,
-            self.target,
-        ));
+        blocks.extend(self.block(self.kind.flag(), &path));
         blocks
+    }
+
+    /// Returns the header's own block. Text that does not fit is cut, for the PAX header says it
+    /// whole.
+    fn block(&self, flag: u8, path: &[u8]) -> [u8; BLOCK] {
+        let mut block = [0; BLOCK];
+        put(&mut block[..100], path);
+        number(&mut block[100..108], self.mode.into());
+        number(&mut block[108..116], self.owner.uid.into());
+        number(&mut block[116..124], self.owner.gid.into());
+        number(&mut block[124..136], self.size);
+        number(&mut block[136..148], 0);
+        block[148..156].fill(b' ');
+        block[156] = flag;
+        put(&mut block[157..257], self.target);
+        put(&mut block[257..265], b"ustar\x0000");
+        number(&mut block[329..337], self.device.0.into());
+        number(&mut block[337..345], self.device.1.into());
+        let sum: u64 = block.iter().map(|byte| u64::from(*byte)).sum();
+        number(&mut block[148..155], sum);
+        block
     }
 
     /// Returns the records of the PAX header, sorted by keyword; empty where none is needed.
@@ -73,6 +114,7 @@ impl Header<'_> {
         let number = |value: u64, max: u64| (value > max).then(|| value.to_string().into_bytes());
         let text = |text: &[u8]| (text.len() > NAME_LEN || !text.is_ascii()).then(|| text.to_vec());
         for (keyword, value) in [
+            (CAPABILITY, self.capability.map(<[u8]>::to_vec)),
             ("gid", number(self.owner.gid.into(), MAX_OCTAL_7)),
             ("linkpath", text(self.target)),
             ("path", text(path)),
@@ -88,7 +130,7 @@ impl Header<'_> {
 }
 
 /// Returns how long content of `size` bytes is with the zeros that fill its last block.
-pub(super) fn padded(size: usize) -> usize {
+pub(crate) fn padded(size: usize) -> usize {
     size.next_multiple_of(BLOCK)
 }
 
@@ -104,26 +146,6 @@ fn record(keyword: &str, value: &[u8]) -> Vec<u8> {
     record.extend_from_slice(value);
     record.push(b'\n');
     record
-}
-
-/// Returns a ustar header block. Text that does not fit is cut, for the PAX header says it whole.
-fn block(flag: u8, name: &[u8], mode: u32, owner: Owner, size: u64, target: &[u8]) -> [u8; BLOCK] {
-    let mut block = [0; BLOCK];
-    put(&mut block[..100], name);
-    number(&mut block[100..108], mode.into());
-    number(&mut block[108..116], owner.uid.into());
-    number(&mut block[116..124], owner.gid.into());
-    number(&mut block[124..136], size);
-    number(&mut block[136..148], 0);
-    block[148..156].fill(b' ');
-    block[156] = flag;
-    put(&mut block[157..257], target);
-    put(&mut block[257..265], b"ustar\x0000");
-    number(&mut block[329..337], 0);
-    number(&mut block[337..345], 0);
-    let sum: u64 = block.iter().map(|byte| u64::from(*byte)).sum();
-    number(&mut block[148..155], sum);
-    block
 }
 
 fn put(field: &mut [u8], text: &[u8]) {
@@ -155,11 +177,8 @@ mod tests {
     fn file(path: &[u8]) -> Header<'_> {
         Header {
             path,
-            kind: Kind::File,
             mode: 0o644,
-            owner: Owner::default(),
-            size: 0,
-            target: b"",
+            ..Header::default()
         }
     }
 

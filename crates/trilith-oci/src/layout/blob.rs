@@ -6,13 +6,13 @@ use std::path::Path;
 
 use bytes::Bytes;
 use futures_util::stream;
-use tokio::task::spawn_blocking;
 use trilith_core::{Algorithm, Digester};
 
 use super::Layout;
 use super::file::TempFile;
 use crate::descriptor::Descriptor;
 use crate::error::Error;
+use crate::reading::off_thread;
 use crate::store::BlobStream;
 use crate::verified::verified;
 
@@ -98,7 +98,7 @@ pub(super) fn stream(layout: &Layout, blob: &Descriptor) -> Result<BlobStream, E
     let path = layout.blob_path(&blob.digest);
     let file = open(layout, blob)?;
     let pieces = stream::try_unfold((file, path), |(mut file, path)| {
-        blocking(move || {
+        off_thread(move || {
             let piece = next_piece(&mut file, &path)?;
             Ok(piece.map(|piece| (piece, (file, path))))
         })
@@ -112,14 +112,6 @@ fn next_piece(file: &mut File, path: &Path) -> Result<Option<Bytes>, Error> {
     let count = file.read(&mut piece).map_err(Error::io("read", path))?;
     piece.truncate(count);
     Ok((count > 0).then(|| piece.into()))
-}
-
-/// Runs `work`, which blocks or computes, off the threads that drive the network.
-pub(super) async fn blocking<T: Send + 'static>(
-    work: impl FnOnce() -> Result<T, Error> + Send + 'static,
-) -> Result<T, Error> {
-    let done = spawn_blocking(work).await;
-    done.unwrap_or_else(|error| std::panic::resume_unwind(error.into_panic()))
 }
 
 /// Opens the file of `blob`, which must have the blob's size.

@@ -14,7 +14,7 @@ const REF_NAME: &str = "org.opencontainers.image.ref.name";
 
 /// The content of `index.json`, an index whose entries may have names.
 #[derive(Clone, Debug)]
-pub(super) struct IndexFile {
+pub(crate) struct IndexFile {
     /// All but the entries, whose place is kept by a `null`.
     document: Object,
     entries: Vec<Value>,
@@ -22,11 +22,11 @@ pub(super) struct IndexFile {
 
 /// An entry that can be read: foreign ones that cannot are kept, but not shown.
 #[derive(Clone, Debug)]
-pub(super) struct Entry {
+pub(crate) struct Entry {
     /// Its name, a tag or a full reference.
-    pub(super) name: Option<String>,
+    pub(crate) name: Option<String>,
     /// What it points to, without the name.
-    pub(super) descriptor: Descriptor,
+    pub(crate) descriptor: Descriptor,
 }
 
 impl Default for IndexFile {
@@ -43,7 +43,7 @@ impl Default for IndexFile {
 }
 
 impl IndexFile {
-    pub(super) fn parse(bytes: &[u8]) -> Result<Self, String> {
+    pub(crate) fn parse(bytes: &[u8]) -> Result<Self, String> {
         let mut document = json::parse(bytes)?;
         json::check_folded(&document)?;
         match document.get_mut("manifests").map(Value::take) {
@@ -53,14 +53,14 @@ impl IndexFile {
         }
     }
 
-    pub(super) fn print(&self) -> Vec<u8> {
+    pub(crate) fn print(&self) -> Vec<u8> {
         let mut document = self.document.clone();
         document.insert("manifests".to_owned(), self.entries.clone().into());
         json::print(&document)
     }
 
     /// Returns the entries in their order.
-    pub(super) fn entries(&self) -> impl Iterator<Item = Entry> {
+    pub(crate) fn entries(&self) -> impl Iterator<Item = Entry> {
         self.entries.iter().filter_map(|value| {
             let mut descriptor = parse_descriptor(value).ok()?;
             let name = descriptor.annotations.remove(REF_NAME);
@@ -69,7 +69,7 @@ impl IndexFile {
     }
 
     /// Returns what `name` points to; the last entry of that name counts.
-    pub(super) fn find(&self, name: &str) -> Option<Descriptor> {
+    pub(crate) fn find(&self, name: &str) -> Option<Descriptor> {
         let named = self
             .entries()
             .filter(|entry| entry.name.as_deref() == Some(name));
@@ -77,7 +77,7 @@ impl IndexFile {
     }
 
     /// Points `name` at `descriptor`, in the place of the first entry of that name.
-    pub(super) fn set(&mut self, name: &str, descriptor: &Descriptor) {
+    pub(crate) fn set(&mut self, name: &str, descriptor: &Descriptor) {
         let mut entry = descriptor.clone();
         entry
             .annotations
@@ -90,7 +90,7 @@ impl IndexFile {
     }
 
     /// Adds `descriptor` without a name, unless it is there. Returns whether it was not.
-    pub(super) fn add(&mut self, descriptor: &Descriptor) -> bool {
+    pub(crate) fn add(&mut self, descriptor: &Descriptor) -> bool {
         let present = self
             .entries()
             .any(|entry| entry.name.is_none() && entry.descriptor.digest == descriptor.digest);
@@ -101,7 +101,7 @@ impl IndexFile {
     }
 
     /// Removes `name`. Returns whether it was there.
-    pub(super) fn remove(&mut self, name: &str) -> bool {
+    pub(crate) fn remove(&mut self, name: &str) -> bool {
         let before = self.entries.len();
         self.entries.retain(|value| !is_named(value, name));
         self.entries.len() < before

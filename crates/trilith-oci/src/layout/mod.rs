@@ -22,7 +22,7 @@ use crate::descriptor::Descriptor;
 use crate::error::Error;
 use crate::layer::{Compression, Layer, LayerEntry, write_layer};
 use file::{LockKind, TempFile};
-use index_file::IndexFile;
+pub(crate) use index_file::{Entry, IndexFile};
 
 /// The file that makes a directory a layout (OCI image specification 1.1, `image-layout.md`).
 ///

@@ -10,13 +10,14 @@ use futures_util::StreamExt as _;
 use trilith_core::{Digest, Digester, Reference, Repository, Tag};
 
 use super::Layout;
-use super::blob::{self, BlobWriter, blocking};
+use super::blob::{self, BlobWriter};
 use crate::descriptor::Descriptor;
 use crate::error::Error;
 use crate::image::{Index, Manifest, media_type_of};
 use crate::media_type;
+use crate::reading::off_thread;
 use crate::store::{
-    BlobSource, BlobStream, ImageStore, MAX_MANIFEST_SIZE, Mount, Name, RawManifest,
+    BlobSource, BlobStream, ImageStore, MAX_MANIFEST_SIZE, Mount, Name, Pushed, RawManifest,
 };
 
 /// Bytes of a file that are copied at once.
@@ -238,13 +239,13 @@ impl LayoutRepository {
 
     async fn copy_stream(&self, blob: &Descriptor, mut stream: BlobStream) -> Result<(), Error> {
         let (layout, algorithm) = (self.layout.clone(), blob.digest.algorithm());
-        let mut writer: BlobWriter = blocking(move || layout.blob_writer_of(algorithm)).await?;
+        let mut writer: BlobWriter = off_thread(move || layout.blob_writer_of(algorithm)).await?;
         while let Some(piece) = stream.next().await {
             let piece = piece?;
-            writer = blocking(move || writer.append(&piece).map(|()| writer)).await?;
+            writer = off_thread(move || writer.append(&piece).map(|()| writer)).await?;
         }
         let blob = blob.clone();
-        blocking(move || writer.finish_as(&blob)).await
+        off_thread(move || writer.finish_as(&blob)).await
     }
 
     /// Runs `work` with this repository, off the async threads.
@@ -253,7 +254,7 @@ impl LayoutRepository {
         work: impl FnOnce(&Self) -> Result<T, Error> + Send + 'static,
     ) -> Result<T, Error> {
         let this = self.clone();
-        blocking(move || work(&this)).await
+        off_thread(move || work(&this)).await
     }
 }
 
@@ -288,9 +289,9 @@ impl ImageStore for LayoutRepository {
         self.run(move |this| Ok(this.layout.has_blob(&blob))).await
     }
 
-    async fn push_blob(&self, blob: &Descriptor, content: BlobSource) -> Result<(), Error> {
+    async fn push_blob(&self, blob: &Descriptor, content: BlobSource) -> Result<Pushed, Error> {
         if self.has_blob(blob).await? {
-            return Ok(());
+            return Ok(Pushed::Present);
         }
         let blob = blob.clone();
         match content {
@@ -300,14 +301,15 @@ impl ImageStore for LayoutRepository {
                     writer.append(&bytes)?;
                     writer.finish_as(&blob)
                 })
-                .await
+                .await?;
             }
-            BlobSource::File(path) => self.run(move |this| this.copy_file(&blob, &path)).await,
+            BlobSource::File(path) => self.run(move |this| this.copy_file(&blob, &path)).await?,
             BlobSource::Store(store) => {
                 let stream = store.fetch_blob(&blob).await?;
-                self.copy_stream(&blob, stream).await
+                self.copy_stream(&blob, stream).await?;
             }
         }
+        Ok(Pushed::Written)
     }
 
     async fn mount_blob(&self, blob: &Descriptor, _from: &Repository) -> Result<Mount, Error> {

@@ -18,7 +18,7 @@ use super::manifests::check_digest;
 use super::{download, manifests, referrers, upload};
 use crate::descriptor::Descriptor;
 use crate::error::Error;
-use crate::store::{BlobSource, BlobStream, ImageStore, Mount, Name, RawManifest};
+use crate::store::{BlobSource, BlobStream, ImageStore, Mount, Name, Pushed, RawManifest};
 
 /// A repository on a registry. Cheap to clone; clones share the uploads that declined
 /// mounts have opened.
@@ -161,8 +161,7 @@ impl ImageStore for RegistryRepository {
         self.blob_exists(blob).await
     }
 
-    /// Asks whether the blob is there before sending it, so callers need not.
-    async fn push_blob(&self, blob: &Descriptor, content: BlobSource) -> Result<(), Error> {
+    async fn push_blob(&self, blob: &Descriptor, content: BlobSource) -> Result<Pushed, Error> {
         upload::push(self, blob, &content).await
     }
 

@@ -26,7 +26,7 @@ use super::observe::Event;
 use super::repository::RegistryRepository;
 use crate::descriptor::Descriptor;
 use crate::error::Error;
-use crate::store::{BlobSource, BlobStream, Mount};
+use crate::store::{BlobSource, BlobStream, Mount, Pushed};
 use crate::verified::verified;
 
 /// How much of a file is read at a time, in bytes.
@@ -47,22 +47,22 @@ pub(crate) async fn push(
     repository: &RegistryRepository,
     blob: &Descriptor,
     source: &BlobSource,
-) -> Result<(), Error> {
+) -> Result<Pushed, Error> {
     // A declined mount has opened an upload, and means that the blob is not there.
     let mut location = repository.take_upload(blob);
     if location.is_none() && repository.blob_exists(blob).await? {
-        return Ok(());
+        return Ok(Pushed::Present);
     }
     let mut attempts = Attempts::new(repository.client(), repository.host());
     loop {
         match once(repository, blob, source, location.take()).await {
-            Ok(()) => return Ok(()),
+            Ok(()) => return Ok(Pushed::Written),
             Err(Put::Final(error)) => return Err(error),
             Err(Put::Failed { failure, again }) => attempts.failed_if(failure, again).await?,
         }
         // The connection may have broken after the registry had it all.
         if repository.blob_exists(blob).await? {
-            return Ok(());
+            return Ok(Pushed::Written);
         }
     }
 }

@@ -11,6 +11,7 @@ use rustix::fs::{FileType, Mode, Timespec, Timestamps};
 use rustix::io::Errno;
 use trilith_core::Digest;
 
+use super::pack::WHITEOUT;
 use super::root::{Inside, Root, join, kind_of, names_in, open_directory, remove};
 use super::unpack::{Ownership, UnpackOptions, UnpackReport};
 use crate::decompress::{Hashed, unpacked};
@@ -20,8 +21,6 @@ use crate::tar_reader::{Member, MemberKind, TarReader, show};
 
 /// How many warnings are kept; a layer can hold any number of devices.
 const MAX_WARNINGS: usize = 100;
-/// What marks a name as hiding another (OCI image specification 1.1, `layer.md#whiteouts`).
-const WHITEOUT: &[u8] = b".wh.";
 /// What stands behind it in the name that hides all of a directory, `.wh..wh..opq`.
 const OPAQUE: &[u8] = b".wh..opq";
 

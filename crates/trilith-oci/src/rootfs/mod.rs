@@ -5,9 +5,14 @@
 
 mod apply;
 mod entries;
+mod pack;
+#[cfg(test)]
+mod pack_tests;
 mod root;
+mod scan;
 #[cfg(test)]
 mod tests;
 mod unpack;
 
-pub use unpack::{Ownership, UnpackOptions, UnpackReport, unpack_layers};
+pub use pack::{RootFsSource, open_rootfs, open_scratch};
+pub use unpack::{Ownership, UnpackOptions, UnpackReport, unpack_image};

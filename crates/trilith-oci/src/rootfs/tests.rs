@@ -8,9 +8,10 @@ use std::sync::Arc;
 
 use trilith_core::Digest;
 
-use super::unpack::{Ownership, UnpackOptions, UnpackReport, unpack_layers};
+use super::unpack::{Ownership, UnpackOptions, UnpackReport, unpack_image};
 use crate::descriptor::Descriptor;
 use crate::error::{Error, Kind};
+use crate::image::{Format, Image, ImageConfig, Manifest};
 use crate::media_type;
 use crate::store::ImageStore;
 use crate::testing::MemoryStore;
@@ -60,19 +61,33 @@ async fn unpack_tars(
     target: &Path,
     ownership: Ownership,
 ) -> Result<UnpackReport, Error> {
+    let packed: Vec<(&[u8], Digest)> = tars.iter().map(|t| (&**t, Digest::of(t))).collect();
+    unpack_packed(&packed, target, ownership).await
+}
+
+/// Unpacks an image of layers that are packed, each with its diff ID.
+async fn unpack_packed(
+    layers: &[(&[u8], Digest)],
+    target: &Path,
+    ownership: Ownership,
+) -> Result<UnpackReport, Error> {
     let store = MemoryStore::default();
-    let layers: Vec<(Descriptor, Digest)> = tars
+    let mut config = serde_json::json!({ "architecture": "amd64", "os": "linux" });
+    let diff_ids: Vec<&Digest> = layers.iter().map(|(_, diff_id)| diff_id).collect();
+    config["rootfs"] = serde_json::json!({ "type": "layers", "diff_ids": diff_ids });
+    let config = ImageConfig::parse(config.to_string()).unwrap();
+    let descriptors: Vec<Descriptor> = layers
         .iter()
-        .map(|tar| {
-            store.insert(tar);
-            (
-                Descriptor::of(media_type::OCI_LAYER_TAR, tar),
-                Digest::of(tar),
-            )
+        .map(|(packed, _)| {
+            store.insert(packed);
+            Descriptor::of(media_type::OCI_LAYER_GZIP, packed)
         })
         .collect();
+    let descriptor = Descriptor::of(media_type::OCI_CONFIG, &config.to_bytes());
+    let manifest = Manifest::new(Format::Oci, &descriptor, &descriptors);
+    let image = Image::new(manifest, config).unwrap();
     let store: Arc<dyn ImageStore> = Arc::new(store);
-    unpack_layers(store, &layers, target, UnpackOptions { ownership }).await
+    unpack_image(&store, &image, target, UnpackOptions { ownership }).await
 }
 
 async fn unpack(layers: &[&[Line<'_>]], target: &Path) -> Result<UnpackReport, Error> {
@@ -446,16 +461,10 @@ async fn packed_layers_are_unpacked_and_their_diff_ids_checked() {
         (cut, &right, Some("cut off")),
         (b"no tar at all".repeat(100), &right, Some("no tar")),
     ] {
-        let store = MemoryStore::default();
-        store.insert(&packed);
-        let layers = [(
-            Descriptor::of(media_type::OCI_LAYER_GZIP, &packed),
-            diff_id.clone(),
-        )];
         let directory = tempfile::tempdir().unwrap();
         let target = directory.path().join("out");
-        let options = UnpackOptions::default();
-        let result = unpack_layers(Arc::new(store), &layers, &target, options).await;
+        let layers = [(&*packed, diff_id.clone())];
+        let result = unpack_packed(&layers, &target, Ownership::default()).await;
         match expected {
             None => assert!(result.is_ok() && target.join("a").exists()),
             Some(reason) => {

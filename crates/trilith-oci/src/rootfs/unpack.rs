@@ -13,11 +13,10 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use tokio::runtime::Handle;
-use trilith_core::Digest;
 
 use super::apply::Unpacker;
-use crate::descriptor::Descriptor;
 use crate::error::Error;
+use crate::image::Image;
 use crate::reading::{BlockingReader, off_thread};
 use crate::store::ImageStore;
 
@@ -55,25 +54,25 @@ pub struct UnpackReport {
     pub warnings: Vec<String>,
 }
 
-/// Unpacks `layers`, lowest first and each with its diff ID, into `target`, an empty or
-/// absent directory.
+/// Unpacks `image`, whose layers are in `source`, into `target`, an empty or absent directory.
 ///
 /// # Errors
 /// [`Error::Unsupported`] where `target` holds something; [`Error::Malformed`] where a layer is
 /// no tar, leads out of the directory or has another diff ID. `target` is then as before.
-pub async fn unpack_layers(
-    source: Arc<dyn ImageStore>,
-    layers: &[(Descriptor, Digest)],
+pub async fn unpack_image(
+    source: &Arc<dyn ImageStore>,
+    image: &Image,
     target: &Path,
     options: UnpackOptions,
 ) -> Result<UnpackReport, Error> {
     let staging = Staging::beside(target)?;
     let mut unpacker = Unpacker::new(staging.path(), target, options)?;
-    for (layer, diff_id) in layers {
+    let diff_ids = image.config().diff_ids().iter();
+    for (layer, diff_id) in image.manifest().layers().iter().zip(diff_ids) {
         let stream = source.fetch_blob(layer).await?;
         let reader = BlockingReader::new(stream, Handle::current());
         let object = format!("layer `{}` of `{}`", layer.digest, source.describe());
-        let diff_id = diff_id.clone();
+        let diff_id = diff_id.as_digest().clone();
         unpacker = off_thread(move || {
             unpacker.apply(reader, &object, &diff_id)?;
             Ok(unpacker)
