@@ -16,7 +16,7 @@ use trilith_core::{Digest, Platform, Repository, Tag};
 
 use crate::descriptor::Descriptor;
 use crate::error::Error;
-use crate::image::Image;
+use crate::image::{Image, Index, Manifest};
 use crate::links::Links;
 use crate::media_type;
 use crate::publish::{
@@ -67,6 +67,25 @@ pub struct CopyReport {
     pub blobs_mounted: usize,
     /// How many bytes of blobs were sent.
     pub bytes_copied: u64,
+    /// What the destination could not keep, one sentence each. Only a directory has any.
+    pub warnings: Vec<String>,
+}
+
+impl CopyReport {
+    /// Returns the report for all of `image` sent.
+    pub(crate) fn of_image(image: &Image) -> Self {
+        let manifest = image.manifest();
+        let layers = manifest.layers().iter().map(|layer| layer.size);
+        let bytes = layers.fold(manifest.config().size, u64::saturating_add);
+        Self {
+            digest: manifest.to_raw().descriptor.digest,
+            blobs_copied: manifest.layers().len() + 1,
+            blobs_skipped: 0,
+            blobs_mounted: 0,
+            bytes_copied: bytes,
+            warnings: Vec::new(),
+        }
+    }
 }
 
 /// Copies the image `from` of `source` to `destination`.
@@ -96,6 +115,7 @@ pub async fn copy_image(
         blobs_skipped: report.count(BlobOutcome::Present),
         blobs_mounted: report.count(BlobOutcome::Mounted),
         bytes_copied: report.uploaded_bytes(),
+        warnings: Vec::new(),
     })
 }
 
@@ -231,6 +251,34 @@ pub(crate) async fn fetch_root(
             Ok(found.image.manifest().to_raw())
         }
     }
+}
+
+/// Returns the image `from`: of an index the one for `platform`, or the only one.
+///
+/// # Errors
+/// [`Error::Unsupported`] where an index holds several and no platform says which.
+pub(crate) async fn only_image(
+    source: &dyn ImageStore,
+    from: &Name,
+    platform: Option<&Platform>,
+) -> Result<Image, Error> {
+    if let Some(platform) = platform {
+        return Ok(Image::load(source, from, platform).await?.image);
+    }
+    let root = source.fetch_manifest(from).await?;
+    if !is_index(&root) {
+        return Image::fetch(source, Manifest::parse(&root)?).await;
+    }
+    let platforms = Index::parse(&root)?.platforms();
+    if let [only] = platforms.as_slice() {
+        return Ok(Image::load(source, from, only).await?.image);
+    }
+    let names: Vec<String> = platforms.iter().map(ToString::to_string).collect();
+    Err(Error::Unsupported {
+        object: format!("an index of images for {}", names.join(", ")),
+        reason: "the destination holds an image for one platform".to_owned(),
+        advice: "name the platform",
+    })
 }
 
 async fn fetch_child(source: &dyn ImageStore, child: &Descriptor) -> Result<RawManifest, Error> {

@@ -24,6 +24,7 @@ mod store;
 mod tar_reader;
 #[cfg(test)]
 mod testing;
+pub mod transfer;
 mod verified;
 
 pub use descriptor::{Descriptor, DescriptorPlatform};

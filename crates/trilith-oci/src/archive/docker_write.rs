@@ -13,13 +13,12 @@ use trilith_core::{Digest, Platform, Reference};
 
 use super::docker::MANIFEST_FILE;
 use super::output::Output;
-use crate::copy::CopyReport;
+use crate::copy::{CopyReport, only_image};
 use crate::decompress::{Hashed, unpacked};
 use crate::descriptor::Descriptor;
 use crate::diff_id::DiffId;
 use crate::error::Error;
-use crate::image::{Image, Index, Manifest};
-use crate::media_type;
+use crate::image::Image;
 use crate::reading::{Blamed, BlockingReader, off_thread, read_failure};
 use crate::store::{ImageStore, Name};
 
@@ -51,24 +50,7 @@ impl ImageToSave {
         from: &Name,
         platform: Option<&Platform>,
     ) -> Result<Self, Error> {
-        if let Some(platform) = platform {
-            return Ok(Self(Image::load(source, from, platform).await?.image));
-        }
-        let root = source.fetch_manifest(from).await?;
-        if !media_type::is_index(&root.descriptor.media_type) {
-            let manifest = Manifest::parse(&root)?;
-            return Ok(Self(Image::fetch(source, manifest).await?));
-        }
-        let platforms = Index::parse(&root)?.platforms();
-        if let [only] = platforms.as_slice() {
-            return Ok(Self(Image::load(source, from, only).await?.image));
-        }
-        let names: Vec<String> = platforms.iter().map(ToString::to_string).collect();
-        Err(Error::Unsupported {
-            object: format!("an index as a docker archive (of {})", names.join(", ")),
-            reason: "an archive holds an image for one platform".to_owned(),
-            advice: "name the platform",
-        })
+        Ok(Self(only_image(source, from, platform).await?))
     }
 
     /// Returns the layers with their diff IDs, lowest first.
@@ -93,11 +75,8 @@ impl ImageToSave {
 
     fn report(&self, bytes: u64) -> CopyReport {
         CopyReport {
-            digest: self.0.manifest().to_raw().descriptor.digest,
-            blobs_copied: self.layers().count() + 1,
-            blobs_skipped: 0,
-            blobs_mounted: 0,
             bytes_copied: bytes,
+            ..CopyReport::of_image(&self.0)
         }
     }
 

@@ -134,7 +134,8 @@ pub async fn write_oci_archive(
         blobs_copied: blobs.len(),
         blobs_skipped: 0,
         blobs_mounted: 0,
-        bytes_copied: blobs.iter().map(|blob| blob.size).sum(),
+        bytes_copied: blobs.iter().map(|b| b.size).fold(0, u64::saturating_add),
+        warnings: Vec::new(),
     };
     let index = index(&tree, &options.tags);
     let (path, runtime) = (path.to_owned(), Handle::current());

@@ -2,27 +2,25 @@
 //!
 //! What archives, engines and root file systems are read as. Every write is refused.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use async_trait::async_trait;
 use bytes::Bytes;
 use futures_util::stream;
-use trilith_core::{Digest, Reference, Repository, Tag};
+use trilith_core::{Digest, Repository, Tag};
 
 use super::members::Part;
 use crate::descriptor::Descriptor;
 use crate::error::Error;
 use crate::image::media_type_of;
-use crate::layout::Entry;
+use crate::layout::{Entry, choose, tagged};
 use crate::links::Links;
 use crate::store::{
     BlobSource, BlobStream, ImageStore, MAX_MANIFEST_SIZE, Mount, Name, Pushed, RawManifest,
 };
 use crate::verified::verified;
 
-/// The annotation with the full reference, as containerd and current Docker engines write it.
-pub(super) const IMAGE_NAME: &str = "io.containerd.image.name";
 /// The annotation on an image's entry in `index.json` with the digests of manifests about
 /// it, separated by commas. Entries of their own would make podman and skopeo ask which of
 /// "several images" is meant.
@@ -69,46 +67,9 @@ impl ReadOnlyStore {
     /// Returns the digest of the image called `tag`, or of the only image.
     ///
     /// # Errors
-    /// [`Error::NotFound`] where none has the tag; [`Error::Ambiguous`] where several images
-    /// are there and no tag says which.
+    /// Those of [`choose`].
     pub(super) fn image(&self, tag: Option<&Tag>) -> Result<&Digest, Error> {
-        if let Some(tag) = tag {
-            let tagged = self.tagged(tag).ok_or_else(|| Error::NotFound {
-                object: format!("tag `{tag}` in `{}`", self.name),
-            });
-            return Ok(&tagged?.digest);
-        }
-        let images = || {
-            let is_image = |entry: &&Entry| entry.descriptor.artifact_type.is_none();
-            self.entries.iter().filter(is_image)
-        };
-        let digests: BTreeSet<&Digest> = images().map(|entry| &entry.descriptor.digest).collect();
-        match (digests.len(), digests.first()) {
-            (1, Some(only)) => Ok(only),
-            (_, None) => Err(Error::NotFound {
-                object: format!("an image in `{}`", self.name),
-            }),
-            _ => Err(Error::Ambiguous {
-                place: self.name.clone(),
-                choices: images().filter_map(|entry| entry.name.clone()).collect(),
-            }),
-        }
-    }
-
-    fn tagged(&self, tag: &Tag) -> Option<&Descriptor> {
-        let named = |entry: &&Entry| entry.name.as_deref() == Some(tag.as_str());
-        let ends_so = |entry: &&Entry| {
-            let full = entry.descriptor.annotations.get(IMAGE_NAME);
-            let references = full.into_iter().chain(&entry.name);
-            let mut references = references.flat_map(|name| name.parse::<Reference>());
-            references.any(|reference| reference.tag() == Some(tag))
-        };
-        // Others write full references; the tag in them is what is meant.
-        let mut entries = self.entries.iter();
-        let found = entries
-            .find(named)
-            .or_else(|| self.entries.iter().find(ends_so));
-        found.map(|entry| &entry.descriptor)
+        Ok(&choose(&self.entries, tag, &self.name)?.digest)
     }
 
     fn content(&self, digest: &Digest, kind: &str) -> Result<&Content, Error> {
@@ -182,7 +143,7 @@ impl ImageStore for ReadOnlyStore {
 
     async fn resolve(&self, name: &Name) -> Result<Option<Descriptor>, Error> {
         let digest = match name {
-            Name::Tag(tag) => match self.tagged(tag) {
+            Name::Tag(tag) => match tagged(&self.entries, tag) {
                 Some(entry) => &entry.digest,
                 None => return Ok(None),
             },

@@ -5,6 +5,7 @@
 //! process to open it removes. Changes of `index.json` are made under a lock. Deletes no blob.
 
 mod blob;
+mod choose;
 mod file;
 mod index_file;
 mod repository;
@@ -13,9 +14,10 @@ use std::fs::{self, File};
 use std::io::{Read as _, Write as _};
 use std::path::{Path, PathBuf};
 
-use trilith_core::{Algorithm, Digest};
+use trilith_core::{Algorithm, Digest, Tag};
 
 pub use blob::BlobWriter;
+pub(crate) use choose::{choose, tagged};
 pub use repository::{LayoutRepository, Naming};
 
 use crate::descriptor::Descriptor;
@@ -139,6 +141,19 @@ impl Layout {
             .entries()
             .filter_map(|entry| Some((entry.name?, entry.descriptor)))
             .collect())
+    }
+
+    /// Returns what `tag` names, or the only image where none is given.
+    ///
+    /// A name that is a full reference is meant by the tag in it, where no name is the tag itself.
+    ///
+    /// # Errors
+    /// [`Error::NotFound`] where there is no such image, [`Error::Ambiguous`] where there are several
+    /// and no tag says which.
+    pub fn image(&self, tag: Option<&Tag>) -> Result<Descriptor, Error> {
+        let entries: Vec<Entry> = self.read_index()?.entries().collect();
+        let place = format!("oci:{}", self.root.display());
+        choose(&entries, tag, &place).cloned()
     }
 
     /// Returns `index.json` as it is now.

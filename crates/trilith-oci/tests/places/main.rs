@@ -2,6 +2,7 @@
 
 mod archives;
 mod engines;
+mod transfers;
 
 use std::path::Path;
 use std::sync::Arc;
