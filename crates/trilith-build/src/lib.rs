@@ -1,3 +1,31 @@
-//! Project files, recipes and the build that turns them into tagged images.
+//! From a project to tagged images: settings, inputs, plan, graft, publish, explain.
+//!
+//! Knows `trilith.toml` and the local machine's files; prints nothing, reads no environment
+//! and starts no sandbox.
 
+mod build;
+mod context;
+mod error;
+mod explain;
+mod inputs;
+mod inspect;
+mod labels;
+mod layers;
+mod load;
 pub mod project;
+mod records;
+mod settings;
+mod subtree;
+mod target;
+mod transfer;
+
+pub use build::{BuildOptions, BuildReport, ReportedLayer, build, plan, plan_anywhere};
+pub use context::{Context, Event, stat_cache};
+pub use error::Error;
+pub use explain::{CostlyLayer, Explanation, explain};
+pub use inspect::{Inspection, inspect};
+pub use load::{TagReport, tags};
+pub use records::LayerRecord;
+pub use settings::{LockFiles, Overrides, Settings};
+pub use target::Destination;
+pub use transfer::{copy, export};

@@ -33,4 +33,5 @@ pub use error::{Error, Kind};
 pub use graft::{Graft, GraftLayer, graft};
 pub use store::{
     BlobSource, BlobStream, ImageStore, MAX_MANIFEST_SIZE, Mount, Name, Pushed, RawManifest,
+    read_blob,
 };

@@ -8,7 +8,7 @@ use std::pin::Pin;
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use futures_util::Stream;
+use futures_util::{Stream, TryStreamExt as _};
 use trilith_core::{Digest, Repository, Tag};
 
 use crate::descriptor::Descriptor;
@@ -102,6 +102,26 @@ pub trait ImageStore: Send + Sync {
         digest: &Digest,
         artifact_type: &str,
     ) -> Result<Vec<Descriptor>, Error>;
+}
+
+/// Returns the content of `blob`, which must not be larger than `limit` bytes.
+///
+/// # Errors
+/// [`Error::SizeMismatch`] where it is larger, and whatever reading it comes to.
+pub async fn read_blob(
+    store: &dyn ImageStore,
+    blob: &Descriptor,
+    limit: u64,
+) -> Result<Bytes, Error> {
+    if blob.size > limit {
+        return Err(Error::SizeMismatch {
+            object: format!("blob `{}` of `{}`", blob.digest, store.describe()),
+            expected: limit,
+            actual: blob.size,
+        });
+    }
+    let pieces: Vec<Bytes> = store.fetch_blob(blob).await?.try_collect().await?;
+    Ok(pieces.concat().into())
 }
 
 /// Where the bytes of a blob to be pushed come from. Can be opened again for a retry.

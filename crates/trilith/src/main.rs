@@ -1,3 +1,64 @@
-//! Work in progress.
+//! The command line of Trilith: parse, call, print.
+//!
+//! The only crate that prints, reads the environment and picks exit codes; it has no logic
+//! of its own. Results go to stdout, everything else to stderr.
 
-fn main() {}
+mod args;
+mod commands;
+mod environment;
+mod output;
+mod overrides;
+
+use std::process::ExitCode;
+
+use clap::Parser as _;
+
+use args::{Cli, Command};
+use environment::Environment;
+use output::{Failure, Output};
+
+fn main() -> ExitCode {
+    let cli = Cli::parse();
+    let output = Output::new(&cli.global);
+    let environment = Environment::load();
+    let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => return output.fail(&Failure::system("cannot start", error)),
+    };
+    match runtime.block_on(run(cli, &environment, &output)) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => output.fail(&failure),
+    }
+}
+
+async fn run(cli: Cli, environment: &Environment, output: &Output) -> Result<(), Failure> {
+    let global = &cli.global;
+    match cli.command {
+        Command::Init(args) => commands::init::run(&args, output),
+        Command::Hash(args) => commands::hash::run(args, environment, output),
+        Command::Tags(args) => {
+            let context = environment.context(global, output)?;
+            commands::tags::run(&context, &args, output).await
+        }
+        Command::Plan(args) => {
+            let context = environment.context(global, output)?;
+            commands::plan::run(&context, &args, output).await
+        }
+        Command::Build(args) => {
+            let context = environment.context(global, output)?;
+            commands::build::run(&context, &args, output).await
+        }
+        Command::Explain(args) => {
+            let context = environment.context(global, output)?;
+            commands::explain::run(&context, &args, output).await
+        }
+        Command::Inspect(args) => {
+            let context = environment.context(global, output)?;
+            commands::inspect::run(&context, &args, output).await
+        }
+        Command::Copy(args) => {
+            let context = environment.context(global, output)?;
+            commands::copy::run(&context, &args, output).await
+        }
+    }
+}

@@ -107,8 +107,8 @@ impl ProjectError {
         match self {
             Self::Io { source, .. } if source.kind() == io::ErrorKind::NotFound => Kind::NotFound,
             Self::Io { .. } => Kind::System,
-            Self::NoVersion { .. } => Kind::NotFound,
-            Self::NotAFile(_)
+            Self::NoVersion { .. }
+            | Self::NotAFile(_)
             | Self::NotADirectory(_)
             | Self::TooLarge(_)
             | Self::NotUtf8 { .. }

@@ -122,7 +122,7 @@ impl Default for Timeouts {
     fn default() -> Self {
         Self {
             connect: Duration::from_secs(10),
-            answer: Duration::from_secs(30),
+            answer: Duration::from_secs(15),
             stall: Duration::from_secs(60),
             commit: Duration::from_secs(300),
         }
