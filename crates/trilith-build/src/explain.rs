@@ -1,0 +1,202 @@
+//! Why would this rebuild? The inputs of an image against those of the working tree.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use trilith_core::{Change, Digest, InputList, InputsDocument, Level, Platform, Tags, diff};
+use trilith_oci::image::Manifest;
+use trilith_oci::place::Place;
+use trilith_oci::{Descriptor, ImageStore, Name, media_type, read_blob};
+
+use crate::context::{Context, Event};
+use crate::error::Error;
+use crate::load::load;
+use crate::settings::Settings;
+
+/// The most bytes of a list of inputs that are read, enough for a million files.
+const MAX_INPUTS_SIZE: u64 = 256 << 20;
+
+/// What differs between an image and the working tree, and what that costs.
+#[derive(Clone, Debug)]
+pub struct Explanation {
+    /// The image that was compared with.
+    pub image: String,
+    /// Its digest.
+    pub digest: Digest,
+    /// The level of the image: levels above it are not compared.
+    pub level: Level,
+    /// Every input that differs, by level and name.
+    pub changes: Vec<Change>,
+    /// The layers that have to be written anew.
+    pub layers: Vec<CostlyLayer>,
+    /// The tags of the working tree.
+    pub tags: Tags,
+}
+
+/// A layer whose content differs.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CostlyLayer {
+    /// Its level.
+    pub level: Level,
+    /// Where it goes in the image.
+    pub to: String,
+    /// What it holds now, in bytes before compression.
+    pub size: u64,
+}
+
+impl Explanation {
+    /// Returns the lowest level that differs: it and all above are built again.
+    #[must_use]
+    pub fn rebuilt_from(&self) -> Option<Level> {
+        self.changes.iter().map(|change| change.level).min()
+    }
+
+    /// Returns the bytes that go into new layers, before compression.
+    #[must_use]
+    pub fn cost(&self) -> u64 {
+        self.layers.iter().map(|layer| layer.size).sum()
+    }
+}
+
+/// Compares `image`, or what the project was last built into, with the working tree.
+///
+/// # Errors
+/// The project cannot be read, there is nothing to compare with, or the image carries no list
+/// of inputs.
+pub async fn explain(
+    context: &Context,
+    settings: &Settings,
+    image: Option<&Place>,
+) -> Result<Explanation, Error> {
+    let (image, digest, document) = match image {
+        Some(place) => document_of(context, place).await?,
+        None => last_document(context, settings)?,
+    };
+    let loaded = load(context, settings).await?;
+    for warning in &loaded.files.warnings {
+        context.observe(Event::Warning(warning));
+    }
+    let level = document.level();
+    let now = loaded.inputs.up_to(level);
+    let changes = diff(document.inputs(), &now);
+    let layers = costly_layers(&changes, &now);
+    Ok(Explanation {
+        image,
+        digest,
+        level,
+        changes,
+        layers,
+        tags: loaded.tags,
+    })
+}
+
+fn last_document(
+    context: &Context,
+    settings: &Settings,
+) -> Result<(String, Digest, InputsDocument), Error> {
+    let never = || Error::NeverBuilt {
+        project: settings.project.clone(),
+    };
+    let last = context
+        .records()
+        .last_build(&settings.project)
+        .ok_or_else(never)?;
+    let document = InputsDocument::parse(last.inputs.as_bytes()).map_err(|_| never())?;
+    Ok((last.reference, last.digest, document))
+}
+
+async fn document_of(
+    context: &Context,
+    place: &Place,
+) -> Result<(String, Digest, InputsDocument), Error> {
+    let (store, name) = context.open(place, &Platform::host()).await?;
+    let image = place.to_string();
+    let found = store
+        .resolve(&name)
+        .await?
+        .ok_or_else(|| trilith_oci::Error::NotFound {
+            object: format!("image `{image}`"),
+        })?;
+    let document = load_inputs_document(&*store, &found, &image).await?;
+    document
+        .map(|document| (image.clone(), found.digest, document))
+        .ok_or(Error::NoInputs { image })
+}
+
+/// Returns the list of inputs that the image `found` carries, `None` where it carries none.
+pub(crate) async fn load_inputs_document(
+    store: &dyn ImageStore,
+    found: &Descriptor,
+    image: &str,
+) -> Result<Option<InputsDocument>, Error> {
+    let referrers = store
+        .referrers(&found.digest, media_type::TRILITH_INPUTS)
+        .await?;
+    let Some(referrer) = referrers.first() else {
+        return Ok(None);
+    };
+    let raw = store
+        .fetch_manifest(&Name::Digest(referrer.digest.clone()))
+        .await?;
+    let manifest = Manifest::parse(&raw)?;
+    let [content] = manifest.layers() else {
+        return Ok(None);
+    };
+    let bytes = read_blob(store, content, MAX_INPUTS_SIZE).await?;
+    let document = InputsDocument::parse(&bytes).map_err(|source| Error::Inputs {
+        image: image.to_owned(),
+        source,
+    })?;
+    Ok(Some(document))
+}
+
+/// Returns the layers among `changes` that exist now, with the size of what they hold.
+fn costly_layers(changes: &[Change], now: &InputList) -> Vec<CostlyLayer> {
+    let changed: BTreeSet<(Level, &str)> = changes
+        .iter()
+        .filter_map(|change| Some((change.level, layer_of(&change.name)?)))
+        .collect();
+    let mut sizes: BTreeMap<(Level, &str), u64> = BTreeMap::new();
+    for input in now.as_slice() {
+        if let Some(layer) = layer_of(&input.name) {
+            *sizes.entry((input.level, layer)).or_default() += input.size;
+        }
+    }
+    changed
+        .into_iter()
+        .filter_map(|layer| Some((layer, *sizes.get(&layer)?)))
+        .map(|((level, to), size)| CostlyLayer {
+            level,
+            to: format!("/{to}"),
+            size,
+        })
+        .collect()
+}
+
+/// Returns the layer that an input belongs to: `TO` of `layer/TO` and `file/TO//PATH`.
+fn layer_of(input: &str) -> Option<&str> {
+    if let Some(to) = input.strip_prefix("layer/") {
+        return Some(to);
+    }
+    let (to, _path) = input.strip_prefix("file/")?.split_once("//")?;
+    Some(to)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn inputs_name_their_layer() {
+        for (input, layer) in [
+            ("layer/opt/app", Some("opt/app")),
+            ("file/opt/app//a/b.py", Some("opt/app")),
+            ("file/opt/app#2//", Some("opt/app#2")),
+            ("file/////odd", Some("")),
+            ("layer-order", None),
+            ("source/app//a.py", None),
+            ("config/env/A", None),
+        ] {
+            assert_eq!(layer_of(input), layer, "{input}");
+        }
+    }
+}

@@ -1,0 +1,270 @@
+//! Reading what an image is made from: lock files, source trees, layer payloads.
+//!
+//! Everything that is hashed here is what is put into layers later, and the other way
+//! round. No registry is asked: what an image is named by comes in resolved.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use trilith_core::{
+    Base, DockerfileInput, EntryInput, Inputs, LayerInput, LayerRecipe, LockFile, OpenHandsInputs,
+    Patterns, Payload, Scheme, SourceTree, StatCache, Tags, Tree, load_dirhash, load_tree,
+};
+use trilith_core::{Digest, EntryKind};
+
+use crate::error::Error;
+use crate::project::DockerfileSource;
+use crate::settings::Settings;
+
+/// Everything of a project that is hashed, and the trees that become layers.
+#[derive(Clone, Debug)]
+pub(crate) struct FileInputs {
+    /// The layers in the order they are put on the base: by level, then as in the recipe.
+    pub(crate) layers: Vec<LoadedLayer>,
+    lock_files: Vec<LockFile>,
+    sources: Vec<SourceTree>,
+    dockerfile: Option<DockerfileInput>,
+    /// What the user should know, a sentence each.
+    pub(crate) warnings: Vec<String>,
+}
+
+/// A layer of the recipe and what is in it.
+#[derive(Clone, Debug)]
+pub(crate) struct LoadedLayer {
+    pub(crate) recipe: LayerRecipe,
+    /// The payload on disk; `None` for a layer that comes from an image.
+    pub(crate) tree: Option<LoadedTree>,
+}
+
+/// A payload on disk.
+#[derive(Clone, Debug)]
+pub(crate) struct LoadedTree {
+    /// The file or directory the tree was read from.
+    pub(crate) root: PathBuf,
+    pub(crate) tree: Tree,
+}
+
+/// Reads and hashes every file that `settings` name.
+///
+/// # Errors
+/// A payload, source or Dockerfile does not exist, or a file cannot be read.
+pub(crate) fn load_files(settings: &Settings, cache: &StatCache) -> Result<FileInputs, Error> {
+    let ignore = Patterns::parse(&settings.ignore).map_err(trilith_core::HashError::from)?;
+    let (lock_files, warnings) = load_lock_files(settings)?;
+    let mut layers = settings
+        .layers
+        .iter()
+        .map(|recipe| load_layer(settings, recipe, &ignore, cache))
+        .collect::<Result<Vec<_>, _>>()?;
+    layers.sort_by_key(|layer| layer.recipe.level);
+    Ok(FileInputs {
+        layers,
+        lock_files,
+        sources: load_sources(settings, &ignore, cache)?,
+        dockerfile: load_dockerfile(settings)?,
+        warnings,
+    })
+}
+
+impl FileInputs {
+    /// Returns the inputs of the `trilith` scheme. `images` are the digests of the images that
+    /// layers come from, in the order of [`FileInputs::layers`], `None` for layers from disk.
+    pub(crate) fn with_images(
+        &self,
+        settings: &Settings,
+        base: Base,
+        images: &[Option<Digest>],
+    ) -> Inputs {
+        let layers = self
+            .layers
+            .iter()
+            .zip(images)
+            .map(|(layer, image)| LayerInput {
+                recipe: layer.recipe.clone(),
+                payload: match (&layer.tree, image) {
+                    (_, Some(digest)) => Payload::Image(digest.clone()),
+                    (Some(loaded), None) => Payload::Tree(entries(&loaded.tree)),
+                    (None, None) => Payload::Tree(Vec::new()),
+                },
+            });
+        Inputs {
+            platforms: settings.platforms.clone(),
+            dockerfile: self.dockerfile.clone(),
+            layers: layers.collect(),
+            lock_files: self.lock_files.clone(),
+            sources: self.sources.clone(),
+            config: settings.config.clone(),
+            ..Inputs::new(settings.version.clone(), base)
+        }
+    }
+}
+
+/// Returns the tags of an openhands scheme, which need neither the base nor the layers, and
+/// warnings.
+///
+/// # Errors
+/// There is more than one source directory, or the reference fails on it too.
+pub(crate) fn load_openhands_tags(
+    settings: &Settings,
+    cache: &StatCache,
+) -> Result<(Tags, Vec<String>), Error> {
+    let source = match settings.sources.as_slice() {
+        [] => settings.project.clone(),
+        [source] => settings.project.join(source),
+        sources => {
+            return Err(Error::Sources {
+                scheme: settings.scheme,
+                count: sources.len(),
+            });
+        }
+    };
+    let hash = load_dirhash(&source, &settings.ignore, cache)?;
+    let mut contents = Vec::new();
+    let mut warnings = Vec::new();
+    for name in &settings.lock_files.paths {
+        match read_if_there(&settings.project.join(name))? {
+            Some(content) => contents.push(content),
+            None => warnings.push(missing_lock_file(settings, name)),
+        }
+    }
+    let inputs = OpenHandsInputs {
+        version: &settings.version,
+        base_image: &settings.base_text,
+        browser: settings.browser,
+        lock_files: contents.iter().map(Vec::as_slice).collect(),
+        source_digest: &hash.digest,
+        suffix: &settings.suffix,
+    };
+    let tags = match settings.scheme {
+        Scheme::OpenHandsV0 => inputs.tags_v0()?,
+        Scheme::OpenHandsV1 | Scheme::Trilith => inputs.tags_v1()?,
+    };
+    Ok((tags, warnings))
+}
+
+fn load_layer(
+    settings: &Settings,
+    recipe: &LayerRecipe,
+    ignore: &Patterns,
+    cache: &StatCache,
+) -> Result<LoadedLayer, Error> {
+    let tree = match recipe.from {
+        Some(_) => None,
+        None => {
+            let root = settings.project.join(&recipe.copy);
+            let tree = load_existing("layer payload", &root, ignore, cache)?;
+            Some(LoadedTree { root, tree })
+        }
+    };
+    Ok(LoadedLayer {
+        recipe: recipe.clone(),
+        tree,
+    })
+}
+
+fn load_sources(
+    settings: &Settings,
+    ignore: &Patterns,
+    cache: &StatCache,
+) -> Result<Vec<SourceTree>, Error> {
+    let load = |source: &PathBuf| {
+        let root = settings.project.join(source);
+        let tree = load_existing("source", &root, ignore, cache)?;
+        Ok(SourceTree {
+            name: name_in(&settings.project, &root),
+            entries: entries(&tree),
+        })
+    };
+    settings.sources.iter().map(load).collect()
+}
+
+fn load_lock_files(settings: &Settings) -> Result<(Vec<LockFile>, Vec<String>), Error> {
+    let mut files = Vec::new();
+    let mut warnings = Vec::new();
+    for name in &settings.lock_files.paths {
+        let path = settings.project.join(name);
+        match read_if_there(&path)? {
+            Some(content) => {
+                files.push(LockFile::of(name_in(&settings.project, &path), &content));
+            }
+            None if settings.lock_files.expected => {
+                warnings.push(missing_lock_file(settings, name));
+            }
+            None => {}
+        }
+    }
+    Ok((files, warnings))
+}
+
+fn missing_lock_file(settings: &Settings, name: &Path) -> String {
+    format!(
+        "lock file `{}` does not exist in `{}` and is left out",
+        name.display(),
+        settings.project.display()
+    )
+}
+
+fn load_dockerfile(settings: &Settings) -> Result<Option<DockerfileInput>, Error> {
+    let Some(recipe) = &settings.dockerfile else {
+        return Ok(None);
+    };
+    let (DockerfileSource::Path(name) | DockerfileSource::Template(name)) = &recipe.source;
+    let path = settings.project.join(name);
+    let content = read_if_there(&path)?.ok_or(Error::Missing {
+        what: "Dockerfile",
+        path,
+    })?;
+    Ok(Some(DockerfileInput {
+        content: Digest::of(&content),
+        args: recipe.args.clone(),
+        target: recipe.target.clone(),
+        extra_deps: recipe.extra_deps.clone(),
+    }))
+}
+
+/// Returns the tree at `root`, and a clearer error than "not found" where there is nothing.
+fn load_existing(
+    what: &'static str,
+    root: &Path,
+    ignore: &Patterns,
+    cache: &StatCache,
+) -> Result<Tree, Error> {
+    if fs::symlink_metadata(root).is_err_and(|e| e.kind() == std::io::ErrorKind::NotFound) {
+        return Err(Error::Missing {
+            what,
+            path: root.to_owned(),
+        });
+    }
+    Ok(load_tree(root, ignore, cache)?)
+}
+
+fn read_if_there(path: &Path) -> Result<Option<Vec<u8>>, Error> {
+    match fs::read(path) {
+        Ok(content) => Ok(Some(content)),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(trilith_oci::Error::io("read", path)(error).into()),
+    }
+}
+
+/// Returns how an input at `path` is called: relative to the project, and for what lies
+/// elsewhere its last component, as no absolute path may reach a key.
+fn name_in(project: &Path, path: &Path) -> String {
+    let name = match path.strip_prefix(project) {
+        Ok(inside) if inside.as_os_str().is_empty() => Path::new("."),
+        Ok(inside) => inside,
+        Err(_) => path.file_name().map_or(Path::new("."), Path::new),
+    };
+    name.to_string_lossy().into_owned()
+}
+
+fn entries(tree: &Tree) -> Vec<EntryInput> {
+    let entry = |entry: &trilith_core::TreeEntry| EntryInput {
+        path: entry.path.clone(),
+        hash: entry.hash(),
+        size: match &entry.kind {
+            EntryKind::File { size, .. } => *size,
+            _ => 0,
+        },
+    };
+    tree.entries().iter().map(entry).collect()
+}

@@ -1,0 +1,255 @@
+//! The layers of a recipe, each written once and kept in the store for the next build.
+//!
+//! A layer's bytes depend on its payload, destination, owner and compression alone, and those
+//! are its key: a payload that was written for one base is there for every other.
+
+use trilith_core::{Digest, EntryKind, FieldHasher, InputHash, Level, Platform};
+use trilith_oci::layer::{
+    Compression, EntryKind as LayerEntryKind, Layer, LayerContent, LayerEntry, PayloadEntry, place,
+};
+use trilith_oci::layout::Layout;
+use trilith_oci::publish::{BlobOrigin, PublicationBlob};
+use trilith_oci::{BlobSource, DiffId, GraftLayer};
+
+use crate::context::{Context, Event};
+use crate::error::Error;
+use crate::inputs::{LoadedLayer, LoadedTree};
+use crate::load::Loaded;
+use crate::records::PayloadRecord;
+use crate::subtree::load_subtree;
+
+/// A layer of the recipe, written and in the store.
+pub(crate) struct ReadyLayer {
+    pub(crate) level: Level,
+    /// The platform it is for; `None` for all.
+    platform: Option<Platform>,
+    layer: Layer,
+    title: String,
+    blob: std::path::PathBuf,
+    /// Whether it had been written before.
+    pub(crate) reused: bool,
+}
+
+impl ReadyLayer {
+    pub(crate) fn digest(&self) -> &Digest {
+        &self.layer.descriptor.digest
+    }
+
+    pub(crate) fn is_for(&self, platform: &Platform) -> bool {
+        self.platform.as_ref().is_none_or(|own| own == platform)
+    }
+
+    pub(crate) fn to_graft(&self) -> GraftLayer {
+        GraftLayer {
+            layer: self.layer.clone(),
+            created_by: format!("trilith graft: copy {}", self.title),
+            comment: None,
+        }
+    }
+
+    pub(crate) fn to_blob(&self) -> PublicationBlob {
+        PublicationBlob {
+            descriptor: self.layer.descriptor.clone(),
+            origins: vec![BlobOrigin::Upload(BlobSource::File(self.blob.clone()))],
+        }
+    }
+}
+
+/// Returns the layers of all levels above `ground`, bottom first, written if they are not in
+/// the store.
+pub(crate) async fn ensure_layers(
+    context: &Context,
+    loaded: &Loaded,
+    ground: Option<Level>,
+    compression: Compression,
+) -> Result<Vec<ReadyLayer>, Error> {
+    let mut ready = Vec::new();
+    for layer in &loaded.files.layers {
+        if ground.is_some_and(|ground| layer.recipe.level <= ground) {
+            continue;
+        }
+        match &layer.tree {
+            Some(tree) => {
+                let key = tree_key(layer, tree, compression);
+                ready.push(match recorded(context, layer, key, None)? {
+                    Some(ready) => ready,
+                    None => {
+                        let entries = tree_entries(layer, tree);
+                        write_layer(context, layer, key, compression, None, entries).await?
+                    }
+                });
+            }
+            None => {
+                for platform in &loaded.settings.platforms {
+                    ready.push(
+                        ensure_from_image(context, loaded, layer, platform, compression).await?,
+                    );
+                }
+            }
+        }
+    }
+    Ok(ready)
+}
+
+/// Returns the layer that holds the subtree of another image.
+async fn ensure_from_image(
+    context: &Context,
+    loaded: &Loaded,
+    layer: &LoadedLayer,
+    platform: &Platform,
+    compression: Compression,
+) -> Result<ReadyLayer, Error> {
+    let recipe = &layer.recipe;
+    let reference = recipe
+        .from
+        .as_ref()
+        .map(ToString::to_string)
+        .unwrap_or_default();
+    let image = loaded
+        .images
+        .get(&reference)
+        .ok_or_else(|| trilith_oci::Error::NotFound {
+            object: format!("image `{reference}`"),
+        })?;
+    let mut key = layer_key(layer, compression);
+    key.field("image", image.digest.as_str());
+    key.field("platform", platform.to_string());
+    key.field("copy", &recipe.copy);
+    let key = key.finish();
+    let platform_only = Some(platform.clone());
+    if let Some(ready) = recorded(context, layer, key, platform_only.clone())? {
+        return Ok(ready);
+    }
+    let subtree = load_subtree(context, image, platform, recipe).await?;
+    let entries = tree_entries(layer, &subtree.loaded);
+    write_layer(context, layer, key, compression, platform_only, entries).await
+}
+
+/// Writes the layer of `entries` into the store, to be found by `key` from now on.
+async fn write_layer(
+    context: &Context,
+    layer: &LoadedLayer,
+    key: InputHash,
+    compression: Compression,
+    platform: Option<Platform>,
+    entries: Vec<LayerEntry>,
+) -> Result<ReadyLayer, Error> {
+    let layout = context.layout()?;
+    let for_writing = layout.clone();
+    let write = move || for_writing.write_layer(entries, compression);
+    let written = match tokio::task::spawn_blocking(write).await {
+        Ok(written) => written?,
+        Err(panicked) => std::panic::resume_unwind(panicked.into_panic()),
+    };
+    let record = PayloadRecord {
+        descriptor: written.descriptor.clone(),
+        diff_id: written.diff_id.as_digest().clone(),
+    };
+    context.records().remember_payload(key, &record);
+    Ok(ready(context, &layout, layer, written, platform, false))
+}
+
+/// Returns the layer with `key` if the store has it.
+fn recorded(
+    context: &Context,
+    layer: &LoadedLayer,
+    key: InputHash,
+    platform: Option<Platform>,
+) -> Result<Option<ReadyLayer>, Error> {
+    let Some(PayloadRecord {
+        descriptor,
+        diff_id,
+    }) = context.records().payload(key)
+    else {
+        return Ok(None);
+    };
+    let layout = context.layout()?;
+    if layout.has_blob(&descriptor) {
+        let written = Layer {
+            descriptor,
+            diff_id: DiffId::from(diff_id),
+        };
+        return Ok(Some(ready(
+            context, &layout, layer, written, platform, true,
+        )));
+    }
+    Ok(None)
+}
+
+fn ready(
+    context: &Context,
+    layout: &Layout,
+    layer: &LoadedLayer,
+    written: Layer,
+    platform: Option<Platform>,
+    reused: bool,
+) -> ReadyLayer {
+    let recipe = &layer.recipe;
+    let title = match &recipe.from {
+        Some(_) => format!("{} of another image to {}", recipe.copy, recipe.to),
+        None => format!("{} to {}", recipe.copy, recipe.to),
+    };
+    let size = written.descriptor.size;
+    context.observe(Event::Layer {
+        level: recipe.level,
+        title: &title,
+        size,
+        reused,
+    });
+    ReadyLayer {
+        level: recipe.level,
+        platform,
+        blob: layout.blob_path(&written.descriptor.digest),
+        layer: written,
+        title,
+        reused,
+    }
+}
+
+fn tree_key(layer: &LoadedLayer, tree: &LoadedTree, compression: Compression) -> InputHash {
+    let mut key = layer_key(layer, compression);
+    key.field("tree", tree.tree.hash().as_bytes());
+    key.finish()
+}
+
+fn layer_key(layer: &LoadedLayer, compression: Compression) -> FieldHasher {
+    let mut key = FieldHasher::new("trilith/layer/v1");
+    let compression = match compression {
+        Compression::Gzip(level) => format!("gzip {level}"),
+        Compression::Zstd(level) => format!("zstd {level}"),
+        Compression::None => "none".to_owned(),
+    };
+    key.field("compression", compression)
+        .field("to", layer.recipe.to.as_str())
+        .field("owner", layer.recipe.owner.to_string());
+    key
+}
+
+/// Returns the entries of a payload on disk at their places in the image.
+fn tree_entries(layer: &LoadedLayer, loaded: &LoadedTree) -> Vec<LayerEntry> {
+    use std::os::unix::ffi::OsStrExt as _;
+
+    let payload = loaded.tree.entries().iter().map(|entry| {
+        let kind = match &entry.kind {
+            EntryKind::Directory { mode } => LayerEntryKind::Directory { mode: *mode },
+            EntryKind::Symlink { target } => LayerEntryKind::Symlink {
+                target: target.clone(),
+            },
+            EntryKind::File { mode, size, digest } => LayerEntryKind::File {
+                mode: *mode,
+                size: *size,
+                digest: digest.clone(),
+                content: LayerContent::Path(if entry.path.is_empty() {
+                    loaded.root.clone()
+                } else {
+                    loaded.root.join(std::ffi::OsStr::from_bytes(&entry.path))
+                }),
+            },
+        };
+        PayloadEntry {
+            path: entry.path.clone(),
+            kind,
+        }
+    });
+    place(payload.collect(), &layer.recipe.to, layer.recipe.owner)
+}

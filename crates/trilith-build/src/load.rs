@@ -1,0 +1,208 @@
+//! From settings to inputs, keys and tags: files are hashed while the base is resolved.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use trilith_core::{
+    Base, BaseKind, BaseName, Digest, InputList, Keys, Platform, Reference, Repository, Scheme,
+    StatCache, Tags,
+};
+use trilith_oci::place::{DaemonImage, Place};
+use trilith_oci::{Descriptor, ImageStore, Name};
+
+use crate::context::Context;
+use crate::error::Error;
+use crate::inputs::{FileInputs, load_files, load_openhands_tags};
+use crate::settings::Settings;
+
+/// Everything that decides what is built, read and resolved.
+pub(crate) struct Loaded {
+    pub(crate) settings: Settings,
+    pub(crate) files: FileInputs,
+    /// The base; `None` for scratch.
+    pub(crate) base: Option<ResolvedImage>,
+    /// The images that layers come from, by reference.
+    pub(crate) images: BTreeMap<String, ResolvedImage>,
+    pub(crate) inputs: InputList,
+    pub(crate) keys: Keys,
+    pub(crate) tags: Tags,
+}
+
+/// An image that was named by a tag, pinned to what the tag pointed to when it was asked.
+#[derive(Clone)]
+pub(crate) struct ResolvedImage {
+    pub(crate) store: Arc<dyn ImageStore>,
+    pub(crate) digest: Digest,
+    /// Its repository, where it is on a registry: what blobs can be mounted from.
+    pub(crate) repository: Option<Repository>,
+}
+
+impl ResolvedImage {
+    pub(crate) fn name(&self) -> Name {
+        Name::Digest(self.digest.clone())
+    }
+}
+
+/// The tags of a project, and what the user should know.
+#[derive(Clone, Debug)]
+pub struct TagReport {
+    /// The tags.
+    pub tags: Tags,
+    /// Sentences.
+    pub warnings: Vec<String>,
+}
+
+/// Computes the tags of a project. The `trilith` scheme asks for the digest of a base that
+/// is named by a tag; the openhands schemes ask nobody.
+///
+/// # Errors
+/// A file cannot be read, the base cannot be resolved, or a tag would break the grammar.
+pub async fn tags(context: &Context, settings: &Settings) -> Result<TagReport, Error> {
+    if settings.scheme == Scheme::Trilith {
+        let loaded = load(context, settings).await?;
+        return Ok(TagReport {
+            tags: loaded.tags,
+            warnings: loaded.files.warnings,
+        });
+    }
+    let settings = settings.clone();
+    let cache = context.stat_cache(&settings.project);
+    let (tags, warnings) =
+        hashing(cache, move |cache| load_openhands_tags(&settings, cache)).await?;
+    Ok(TagReport { tags, warnings })
+}
+
+/// Reads and resolves all that `settings` name.
+pub(crate) async fn load(context: &Context, settings: &Settings) -> Result<Loaded, Error> {
+    let cache = context.stat_cache(&settings.project);
+    let for_files = settings.clone();
+    let files = hashing(cache, move |cache| {
+        let files = load_files(&for_files, cache)?;
+        let openhands = match for_files.scheme {
+            Scheme::Trilith => None,
+            Scheme::OpenHandsV0 | Scheme::OpenHandsV1 => {
+                Some(load_openhands_tags(&for_files, cache)?.0)
+            }
+        };
+        Ok((files, openhands))
+    });
+    let platform = settings
+        .platforms
+        .first()
+        .cloned()
+        .unwrap_or_else(Platform::host);
+    let resolved = async {
+        let base = resolve(context, &settings.base, &platform).await?;
+        let mut images = BTreeMap::new();
+        for reference in settings
+            .layers
+            .iter()
+            .filter_map(|layer| layer.from.as_ref())
+        {
+            let place = Place::Registry(reference.clone());
+            if let Some(image) = resolve(context, &place, &platform).await? {
+                images.insert(reference.to_string(), image);
+            }
+        }
+        Ok((base, images))
+    };
+    let ((files, openhands), (base, images)) = tokio::try_join!(files, resolved)?;
+
+    let digests: Vec<Option<Digest>> = files
+        .layers
+        .iter()
+        .map(|layer| layer.recipe.from.as_ref().map(Reference::to_string))
+        .map(|reference| Some(images.get(&reference?)?.digest.clone()))
+        .collect();
+    let inputs = files.with_images(
+        settings,
+        base_input(&settings.base, base.as_ref()),
+        &digests,
+    );
+    let list = inputs.list()?;
+    let keys = list.keys();
+    let tags = match openhands {
+        Some(tags) => tags,
+        None => inputs.tags(&keys, &settings.suffix)?,
+    };
+    Ok(Loaded {
+        settings: settings.clone(),
+        files,
+        base,
+        images,
+        inputs: list,
+        keys,
+        tags,
+    })
+}
+
+/// Runs `work` off the asynchronous threads and saves what the cache learnt.
+async fn hashing<T: Send + 'static>(
+    cache: StatCache,
+    work: impl FnOnce(&StatCache) -> Result<T, Error> + Send + 'static,
+) -> Result<T, Error> {
+    let task = tokio::task::spawn_blocking(move || {
+        let result = work(&cache);
+        // A cache that cannot be written costs the next run some time and nobody anything else.
+        let _saved_or_not = cache.save();
+        result
+    });
+    match task.await {
+        Ok(result) => result,
+        Err(panicked) => std::panic::resume_unwind(panicked.into_panic()),
+    }
+}
+
+/// Asks what `place` points to. A digest is believed, and costs no request.
+async fn resolve(
+    context: &Context,
+    place: &Place,
+    platform: &Platform,
+) -> Result<Option<ResolvedImage>, Error> {
+    if matches!(place, Place::Scratch) {
+        return Ok(None);
+    }
+    let (store, name) = context.open(place, platform).await?;
+    let digest = match name {
+        Name::Digest(digest) => digest,
+        name @ Name::Tag(_) => match store.resolve(&name).await? {
+            Some(Descriptor { digest, .. }) => digest,
+            None => {
+                return Err(trilith_oci::Error::NotFound {
+                    object: format!("image `{place}`"),
+                }
+                .into());
+            }
+        },
+    };
+    let repository = match place {
+        Place::Registry(reference) => Some(reference.repository().clone()),
+        _ => None,
+    };
+    Ok(Some(ResolvedImage {
+        store,
+        digest,
+        repository,
+    }))
+}
+
+/// Returns the base as an input. Paths are named by their kind, as none may reach a tag.
+fn base_input(place: &Place, resolved: Option<&ResolvedImage>) -> Base {
+    let Some(resolved) = resolved else {
+        return Base::Scratch;
+    };
+    let name = match place {
+        Place::Registry(reference) | Place::DockerDaemon(DaemonImage::Reference(reference)) => {
+            BaseName::Reference(reference.clone())
+        }
+        Place::DockerDaemon(DaemonImage::Id(_)) => BaseName::Kind(BaseKind::DockerDaemon),
+        Place::Layout { .. } => BaseName::Kind(BaseKind::Oci),
+        Place::OciArchive { .. } => BaseName::Kind(BaseKind::OciArchive),
+        Place::DockerArchive { .. } => BaseName::Kind(BaseKind::DockerArchive),
+        Place::RootFs(_) | Place::Scratch => BaseName::Kind(BaseKind::Directory),
+    };
+    Base::Image {
+        name,
+        digest: resolved.digest.clone(),
+    }
+}

@@ -1,0 +1,164 @@
+//! What this machine remembers of images: which keys a digest carries, which layer a
+//! payload became, and what a project was last built into.
+//!
+//! Records only ever save work. Each is one small JSON file, written beside its place and
+//! renamed into it; one that is missing, unreadable or does not parse is as good as none.
+
+use std::io::Write as _;
+use std::path::{Path, PathBuf};
+
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use trilith_core::{Digest, InputHash, Level};
+use trilith_oci::Descriptor;
+
+/// The records of one store, in the directory `records` beside its blobs.
+#[derive(Clone, Debug)]
+pub(crate) struct Records {
+    directory: PathBuf,
+}
+
+/// What is known of an image by its digest. Digests are content, so this never goes stale.
+#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+pub(crate) struct ImageRecord {
+    /// The input key of the image's level.
+    pub(crate) key: InputHash,
+    /// The layers that are not the base's.
+    pub(crate) layers: Vec<LayerRecord>,
+}
+
+/// One layer of an image, and the level it belongs to.
+#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+pub struct LayerRecord {
+    /// The level whose image the layer first appears in.
+    pub level: Level,
+    /// Digest of the compressed layer.
+    pub digest: Digest,
+    /// Compressed size in bytes.
+    pub size: u64,
+}
+
+/// The layer that a payload was written into.
+#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+pub(crate) struct PayloadRecord {
+    /// The compressed layer.
+    pub(crate) descriptor: Descriptor,
+    /// Digest of the uncompressed tar.
+    pub(crate) diff_id: Digest,
+}
+
+/// What a project was last built into.
+#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+pub(crate) struct LastBuild {
+    /// Where the image is, as it was reported.
+    pub(crate) reference: String,
+    /// Digest of the image.
+    pub(crate) digest: Digest,
+    /// The document of its inputs, `application/vnd.trilith.inputs.v1+json`.
+    pub(crate) inputs: String,
+}
+
+impl Records {
+    /// Returns the records kept under `store`.
+    #[must_use]
+    pub(crate) fn new(store: &Path) -> Self {
+        Self {
+            directory: store.join("records"),
+        }
+    }
+
+    /// Returns what is known of the image `digest`.
+    #[must_use]
+    pub(crate) fn image(&self, digest: &Digest) -> Option<ImageRecord> {
+        self.read("images", digest.hex())
+    }
+
+    /// Remembers the image `digest`.
+    pub(crate) fn remember_image(&self, digest: &Digest, record: &ImageRecord) {
+        self.write("images", digest.hex(), record);
+    }
+
+    /// Returns the layer that the payload `key` was written into.
+    #[must_use]
+    pub(crate) fn payload(&self, key: InputHash) -> Option<PayloadRecord> {
+        self.read("payloads", &key.to_hex())
+    }
+
+    /// Remembers the layer of the payload `key`.
+    pub(crate) fn remember_payload(&self, key: InputHash, record: &PayloadRecord) {
+        self.write("payloads", &key.to_hex(), record);
+    }
+
+    /// Returns what the project in `directory` was last built into.
+    #[must_use]
+    pub(crate) fn last_build(&self, directory: &Path) -> Option<LastBuild> {
+        self.read(
+            "projects",
+            Digest::of(directory.as_os_str().as_encoded_bytes()).hex(),
+        )
+    }
+
+    /// Remembers what the project in `directory` was built into.
+    pub(crate) fn remember_last_build(&self, directory: &Path, record: &LastBuild) {
+        self.write(
+            "projects",
+            Digest::of(directory.as_os_str().as_encoded_bytes()).hex(),
+            record,
+        );
+    }
+
+    fn read<T: DeserializeOwned>(&self, kind: &str, name: &str) -> Option<T> {
+        let bytes = std::fs::read(self.directory.join(kind).join(name)).ok()?;
+        serde_json::from_slice(&bytes).ok()
+    }
+
+    /// Writes a record, or does not: a full or read-only disk costs the next run some work.
+    fn write<T: Serialize>(&self, kind: &str, name: &str, record: &T) {
+        let directory = self.directory.join(kind);
+        let write = || -> std::io::Result<()> {
+            std::fs::create_dir_all(&directory)?;
+            let mut file = tempfile::NamedTempFile::new_in(&directory)?;
+            file.write_all(&serde_json::to_vec(record)?)?;
+            file.persist(directory.join(name))?;
+            Ok(())
+        };
+        let _best_effort = write();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn record() -> ImageRecord {
+        ImageRecord {
+            key: trilith_core::FieldHasher::new("k").finish(),
+            layers: vec![LayerRecord {
+                level: Level::Source,
+                digest: Digest::of(b"layer"),
+                size: 5,
+            }],
+        }
+    }
+
+    #[test]
+    fn remembers_and_forgives() {
+        let store = tempfile::tempdir().unwrap();
+        let records = Records::new(store.path());
+        let digest = Digest::of(b"image");
+        assert_eq!(records.image(&digest), None);
+        records.remember_image(&digest, &record());
+        assert_eq!(records.image(&digest), Some(record()));
+
+        let path = store.path().join("records/images").join(digest.hex());
+        std::fs::write(&path, b"{\"key\":").unwrap();
+        assert_eq!(records.image(&digest), None);
+    }
+
+    #[test]
+    fn a_place_that_cannot_be_written_is_no_failure() {
+        let records = Records::new(Path::new("/proc/nowhere"));
+        records.remember_image(&Digest::of(b"image"), &record());
+        assert_eq!(records.image(&Digest::of(b"image")), None);
+    }
+}

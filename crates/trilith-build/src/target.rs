@@ -1,0 +1,183 @@
+//! Where a build looks for images and writes them, and what is found there.
+
+use std::sync::Arc;
+
+use trilith_core::{
+    Existence, Keys, Level, Plan, PlanOptions, Planner, Reference, Repository, Scheme, Step, Tags,
+};
+use trilith_oci::image::Image;
+use trilith_oci::layout::Naming;
+use trilith_oci::{Descriptor, ImageStore, Kind, Name};
+
+use crate::context::Context;
+use crate::error::Error;
+use crate::labels;
+use crate::load::Loaded;
+use crate::records::{ImageRecord, LayerRecord};
+
+/// Where a build goes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Destination {
+    /// The local store.
+    Store,
+    /// The registry that the repository names.
+    Registry,
+}
+
+/// A repository, in the store or on a registry.
+#[derive(Clone)]
+pub(crate) struct Target {
+    pub(crate) destination: Destination,
+    pub(crate) repository: Repository,
+    pub(crate) store: Arc<dyn ImageStore>,
+}
+
+impl Target {
+    pub(crate) fn open(
+        context: &Context,
+        repository: &Repository,
+        destination: Destination,
+    ) -> Result<Self, Error> {
+        let store: Arc<dyn ImageStore> = match destination {
+            Destination::Store => {
+                let naming = Naming::References(repository.clone());
+                Arc::new(context.layout()?.repository(naming))
+            }
+            Destination::Registry => {
+                Arc::new(context.registry.repository(repository)?.for_writing())
+            }
+        };
+        Ok(Self {
+            destination,
+            repository: repository.clone(),
+            store,
+        })
+    }
+
+    pub(crate) fn reference(&self, tags: &Tags, level: Level) -> Reference {
+        self.repository.with_tag(tags.get(level).clone())
+    }
+}
+
+/// Makes the plan for `loaded` by asking `target` as little as the options allow.
+///
+/// # Errors
+/// It cannot be told whether an image exists. That is never taken for absence.
+pub(crate) async fn plan(
+    context: &Context,
+    loaded: &Loaded,
+    target: &Target,
+    options: PlanOptions,
+) -> Result<Plan, Error> {
+    let mut planner = Planner::new(options, |level| {
+        target.reference(&loaded.tags, level).to_string()
+    });
+    loop {
+        match planner.step()? {
+            Step::Done(plan) => return Ok(plan),
+            Step::Ask(level) => {
+                let existence = existence(context, loaded, target, level).await?;
+                planner.answer(level, existence);
+            }
+        }
+    }
+}
+
+async fn existence(
+    context: &Context,
+    loaded: &Loaded,
+    target: &Target,
+    level: Level,
+) -> Result<Existence, Error> {
+    let name = Name::Tag(loaded.tags.get(level).clone());
+    let resolved = target
+        .store
+        .resolve(&name)
+        .await
+        .map_err(|source| Error::Existence {
+            level,
+            reference: target.reference(&loaded.tags, level),
+            source,
+        })?;
+    match resolved {
+        None => Ok(Existence::Absent),
+        Some(descriptor) => check(context, loaded, target, level, &descriptor).await,
+    }
+}
+
+/// Tells whether the image behind a tag is of these inputs: the tag holds a shortened hash,
+/// or under the openhands schemes one that does not cover everything.
+///
+/// An image that has been checked or built here before is known by its digest, so the usual
+/// case costs no request beyond the one that found the tag.
+async fn check(
+    context: &Context,
+    loaded: &Loaded,
+    target: &Target,
+    level: Level,
+    found: &Descriptor,
+) -> Result<Existence, Error> {
+    let records = context.records();
+    let key = loaded.keys.get(level);
+    let digest = found.digest.clone();
+    if records
+        .image(&digest)
+        .is_some_and(|record| record.key == key)
+    {
+        return Ok(Existence::Present(digest));
+    }
+    let stale = |reason| {
+        Ok(Existence::Stale {
+            digest: digest.clone(),
+            reason,
+        })
+    };
+    let mut checked = None;
+    for platform in &loaded.settings.platforms {
+        let name = Name::Digest(digest.clone());
+        let image = match Image::load(&*target.store, &name, platform).await {
+            Ok(resolved) => resolved.image,
+            Err(error @ trilith_oci::Error::NoSuchPlatform { .. }) => {
+                return stale(error.to_string());
+            }
+            Err(error) if error.kind() == Kind::Corrupt => return stale(error.to_string()),
+            Err(error) => return Err(error.into()),
+        };
+        match labels::key(&image, level) {
+            Some(found) if found == key.to_hex() => {}
+            Some(found) => {
+                return stale(format!("its {level} key is `{found}`, not `{key}`"));
+            }
+            // Images of the reference carry no key, and its tags are all there is to go by.
+            None if loaded.settings.scheme != Scheme::Trilith => {}
+            None => return stale(format!("it carries no {level} key")),
+        }
+        checked = Some(image);
+    }
+    if let Some(image) = checked {
+        records.remember_image(&digest, &record(loaded, level, &image, &loaded.keys));
+    }
+    Ok(Existence::Present(digest))
+}
+
+/// Returns what is to be remembered of `image`, whose topmost layers are those of the recipe.
+pub(crate) fn record(loaded: &Loaded, level: Level, image: &Image, keys: &Keys) -> ImageRecord {
+    let levels: Vec<Level> = loaded
+        .files
+        .layers
+        .iter()
+        .map(|l| l.recipe.level)
+        .filter(|&l| l <= level)
+        .collect();
+    let layers = image.manifest().layers();
+    let own = &layers[layers.len().saturating_sub(levels.len())..];
+    let layers = own.iter().zip(levels).map(|(layer, level)| LayerRecord {
+        level,
+        digest: layer.digest.clone(),
+        size: layer.size,
+    });
+    ImageRecord {
+        key: keys.get(level),
+        layers: layers.collect(),
+    }
+}
