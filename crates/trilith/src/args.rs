@@ -1,0 +1,239 @@
+//! The command line: what can be asked, and nothing of how it is done.
+
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use trilith_core::{Platform, Repository, Scheme, Strategy};
+
+/// Agent runtime images from any base image, and never the same work twice.
+#[derive(Debug, Parser)]
+#[command(name = "trilith", version, max_term_width = 100)]
+pub(crate) struct Cli {
+    #[command(flatten)]
+    pub(crate) global: Global,
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+/// What every command takes.
+#[derive(Debug, Args)]
+pub(crate) struct Global {
+    /// Print for people, or as one JSON document on stdout
+    #[arg(long, global = true, value_enum, default_value_t = Format::Text, value_name = "FORMAT")]
+    pub(crate) format: Format,
+    /// Keep images and layers in this OCI layout [default: $XDG_DATA_HOME/trilith/store]
+    #[arg(long, global = true, env = "TRILITH_STORE", value_name = "DIR")]
+    pub(crate) store: Option<PathBuf>,
+    /// Speak plain HTTP to this registry; loopback registries need no flag
+    #[arg(long, global = true, value_name = "HOST[:PORT]")]
+    pub(crate) insecure_registry: Vec<String>,
+    /// Say nothing on stderr but errors
+    #[arg(long, short, global = true)]
+    pub(crate) quiet: bool,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Format {
+    Text,
+    Json,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Write a trilith.toml that fits the project
+    Init(Init),
+    /// Hash a directory as a scheme does
+    Hash(Hash),
+    /// Compute the three tags
+    Tags(ProjectArgs),
+    /// Tell what a build would do, and why
+    Plan(Plan),
+    /// Build the image, or find that it exists
+    Build(Build),
+    /// Tell why a build would happen: the inputs that differ from an image's
+    Explain(Explain),
+    /// Show an image: digest, platforms, layers, configuration, inputs
+    Inspect(Inspect),
+    /// Copy an image between registries, layouts, archives, engines and directories
+    Copy(Copy),
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Init {
+    /// The project
+    #[arg(default_value = ".", value_name = "DIR")]
+    pub(crate) project: PathBuf,
+    /// Print the file instead of writing it
+    #[arg(long)]
+    pub(crate) dry_run: bool,
+    /// Overwrite a trilith.toml that exists
+    #[arg(long)]
+    pub(crate) force: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Hash {
+    /// The directory
+    #[arg(value_name = "DIR")]
+    pub(crate) directory: PathBuf,
+    /// How to hash: openhands-v0, openhands-v1 or trilith
+    #[arg(long, default_value_t, value_name = "SCHEME")]
+    pub(crate) scheme: Scheme,
+    /// Leave out what matches this gitignore-style pattern; replaces the scheme's own list
+    #[arg(long, value_name = "PATTERN")]
+    pub(crate) ignore: Option<Vec<String>>,
+}
+
+/// What is built, each over what trilith.toml says.
+#[derive(Debug, Args)]
+#[command(next_help_heading = "Project (each overrides trilith.toml)")]
+pub(crate) struct ProjectArgs {
+    /// The project, with or without a trilith.toml
+    #[arg(long, default_value = ".", value_name = "DIR")]
+    pub(crate) project: PathBuf,
+    /// How inputs become tags: openhands-v0, openhands-v1 or trilith
+    #[arg(long, value_name = "SCHEME")]
+    pub(crate) scheme: Option<Scheme>,
+    /// The base image: a reference, or a place such as oci:PATH, dir:PATH or scratch
+    #[arg(long, alias = "base", value_name = "IMAGE")]
+    pub(crate) base_image: Option<String>,
+    /// Where the image is named, as registry/path
+    #[arg(long, value_name = "REPOSITORY")]
+    pub(crate) repository: Option<Repository>,
+    /// The version [default: from pyproject.toml, package.json or Cargo.toml]
+    #[arg(long, value_name = "VERSION")]
+    pub(crate) version: Option<String>,
+    /// A source directory; relative to the project
+    #[arg(long, value_name = "DIR")]
+    pub(crate) source: Vec<PathBuf>,
+    /// A lock file, in the order given; relative to the project
+    #[arg(long, value_name = "FILE")]
+    pub(crate) lock_file: Vec<PathBuf>,
+    /// Leave out what matches this gitignore-style pattern
+    #[arg(long, value_name = "PATTERN")]
+    pub(crate) ignore: Vec<String>,
+    /// Append this to every tag, as in -dev
+    #[arg(long, allow_hyphen_values = true, value_name = "SUFFIX")]
+    pub(crate) suffix: Option<String>,
+    /// Hash as the reference does for an image without browser support (openhands schemes)
+    #[arg(long)]
+    pub(crate) no_browser: bool,
+    /// A platform to build for; several make an index
+    #[arg(long, value_name = "OS/ARCH")]
+    pub(crate) platform: Vec<Platform>,
+    /// A layer, as LEVEL=COPY:TO[:UID:GID]; replaces those of trilith.toml
+    #[arg(long, value_name = "LAYER")]
+    pub(crate) layer: Vec<String>,
+    /// Entry point: a JSON array, or one word
+    #[arg(long, value_name = "ARGV")]
+    pub(crate) entrypoint: Option<String>,
+    /// Command: a JSON array, or one word
+    #[arg(long, value_name = "ARGV")]
+    pub(crate) cmd: Option<String>,
+    /// Environment variable
+    #[arg(long, value_name = "NAME=VALUE")]
+    pub(crate) env: Vec<String>,
+    /// Label
+    #[arg(long, value_name = "NAME=VALUE")]
+    pub(crate) label: Vec<String>,
+    /// User, as UID[:GID] or a name the base knows
+    #[arg(long, value_name = "USER")]
+    pub(crate) user: Option<String>,
+    /// Working directory
+    #[arg(long, value_name = "PATH")]
+    pub(crate) workdir: Option<String>,
+    /// Exposed port, as 8000 or 8000/udp
+    #[arg(long, value_name = "PORT")]
+    pub(crate) expose: Vec<String>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Plan {
+    #[command(flatten)]
+    pub(crate) project: ProjectArgs,
+    /// Which existing images may be reused or built from
+    #[arg(long, default_value_t, value_name = "STRATEGY")]
+    pub(crate) cache_strategy: Strategy,
+    /// Plan as if nothing existed
+    #[arg(long)]
+    pub(crate) force: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Build {
+    #[command(flatten)]
+    pub(crate) project: ProjectArgs,
+    /// Which existing images may be reused or built from: incremental, any, exact, lock,
+    /// versioned or scratch
+    #[arg(long, default_value_t, value_name = "STRATEGY")]
+    pub(crate) cache_strategy: Strategy,
+    /// Build from the base even if the image exists, and replace all three tags
+    #[arg(long)]
+    pub(crate) force: bool,
+    /// Tell what would be done, and do nothing
+    #[arg(long)]
+    pub(crate) dry_run: bool,
+    /// What builds the image
+    #[arg(long, value_enum, default_value_t = Builder::Auto)]
+    pub(crate) builder: Builder,
+    /// Build into the registry that the repository names, instead of the local store
+    #[arg(long, conflicts_with = "output")]
+    pub(crate) push: bool,
+    /// Also write the image to oci:PATH[:TAG], oci-archive:PATH, docker-archive:PATH,
+    /// docker-daemon:REF or dir:PATH
+    #[arg(long, value_name = "PLACE")]
+    pub(crate) output: Option<String>,
+    /// Compress new layers with this
+    #[arg(long, value_enum, default_value_t = Compress::Gzip)]
+    pub(crate) compression: Compress,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Builder {
+    /// Graft for a recipe of layers
+    Auto,
+    /// Layers put on the base without an engine
+    Graft,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Compress {
+    Gzip,
+    Zstd,
+    None,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Explain {
+    /// The image to compare with [default: the last one built from this project]
+    #[arg(value_name = "IMAGE")]
+    pub(crate) image: Option<String>,
+    #[command(flatten)]
+    pub(crate) project: ProjectArgs,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Inspect {
+    /// The image: a reference, or a place such as oci:PATH
+    #[arg(value_name = "IMAGE")]
+    pub(crate) image: String,
+    /// The platform to show of a multi-platform image
+    #[arg(long, value_name = "OS/ARCH")]
+    pub(crate) platform: Option<Platform>,
+    /// Print the manifest's own bytes
+    #[arg(long)]
+    pub(crate) raw: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Copy {
+    /// Where the image is
+    #[arg(value_name = "FROM")]
+    pub(crate) from: String,
+    /// Where it goes
+    #[arg(value_name = "TO")]
+    pub(crate) to: String,
+    /// Copy only this platform's image of an index
+    #[arg(long, value_name = "OS/ARCH")]
+    pub(crate) platform: Option<Platform>,
+}

@@ -1,0 +1,10 @@
+//! One file for each command: its arguments in, its result out.
+
+pub(crate) mod build;
+pub(crate) mod copy;
+pub(crate) mod explain;
+pub(crate) mod hash;
+pub(crate) mod init;
+pub(crate) mod inspect;
+pub(crate) mod plan;
+pub(crate) mod tags;

@@ -1,0 +1,115 @@
+//! The environment, read once and in one place.
+
+use std::env;
+use std::ffi::OsString;
+use std::path::{Path, PathBuf};
+
+use trilith_build::Context;
+use trilith_core::StatCache;
+use trilith_oci::registry::{
+    CaCertificates, CredentialPlaces, CredentialSource, Proxies, RegistryClient, RegistryConfig,
+    Secret,
+};
+
+use crate::args::Global;
+use crate::output::{Failure, Output};
+
+/// What the commands need to know of the machine they run on.
+#[derive(Debug)]
+pub(crate) struct Environment {
+    /// `$XDG_DATA_HOME/trilith/store`, where the store is when no flag says so.
+    default_store: Option<PathBuf>,
+    /// `$XDG_CACHE_HOME/trilith`, for what can be computed again.
+    cache: Option<PathBuf>,
+    credentials: CredentialPlaces,
+    /// `$SSL_CERT_FILE`, certificates to trust besides the system's.
+    ca_file: Option<PathBuf>,
+    proxies: Proxies,
+    docker_host: Option<String>,
+}
+
+impl Environment {
+    /// Reads the environment of this process.
+    pub(crate) fn load() -> Self {
+        let home = path("HOME");
+        let below_home = |rest: &str| home.as_ref().map(|home| home.join(rest));
+        Self {
+            default_store: xdg("XDG_DATA_HOME")
+                .or_else(|| below_home(".local/share"))
+                .map(|data| data.join("trilith/store")),
+            cache: xdg("XDG_CACHE_HOME")
+                .or_else(|| below_home(".cache"))
+                .map(|cache| cache.join("trilith")),
+            credentials: CredentialPlaces {
+                docker_config: path("DOCKER_CONFIG"),
+                registry_auth_file: path("REGISTRY_AUTH_FILE"),
+                xdg_runtime_dir: xdg("XDG_RUNTIME_DIR"),
+                xdg_config_home: xdg("XDG_CONFIG_HOME"),
+                home,
+            },
+            ca_file: path("SSL_CERT_FILE"),
+            proxies: Proxies {
+                // As curl has it: `HTTP_PROXY` can be set by a request's header under CGI.
+                http: text("http_proxy").map(Secret::new),
+                https: text("https_proxy")
+                    .or_else(|| text("HTTPS_PROXY"))
+                    .map(Secret::new),
+                except: text("no_proxy")
+                    .or_else(|| text("NO_PROXY"))
+                    .unwrap_or_default(),
+            },
+            docker_host: text("DOCKER_HOST"),
+        }
+    }
+
+    /// Returns what remembers the hashes of the files below `directory`.
+    pub(crate) fn stat_cache(&self, directory: &Path) -> StatCache {
+        let directory = directory
+            .canonicalize()
+            .unwrap_or_else(|_| directory.to_owned());
+        trilith_build::stat_cache(self.cache.as_deref(), &directory)
+    }
+
+    /// Returns what the operations of this process work with.
+    pub(crate) fn context(&self, global: &Global, output: &Output) -> Result<Context, Failure> {
+        let store = global.store.clone().or_else(|| self.default_store.clone());
+        let store = store.ok_or_else(|| {
+            Failure::usage("there is no place for the store: pass `--store DIR`, or set HOME")
+        })?;
+        let ca_certificates = self.ca_file.iter().map(|file| CaCertificates::load(file));
+        let registry = RegistryClient::try_new(RegistryConfig {
+            insecure_registries: global.insecure_registry.clone(),
+            ca_certificates: ca_certificates.collect::<Result<_, _>>()?,
+            credentials: CredentialSource::Files(self.credentials.files()),
+            proxies: self.proxies.clone(),
+            ..RegistryConfig::default()
+        })?;
+        let output = *output;
+        Ok(Context {
+            registry,
+            store,
+            cache: self.cache.clone(),
+            docker_host: self.docker_host.clone(),
+            observer: Box::new(move |event| output.event(&event)),
+        })
+    }
+}
+
+/// Returns a variable that is set to something.
+fn variable(name: &str) -> Option<OsString> {
+    env::var_os(name).filter(|value| !value.is_empty())
+}
+
+fn path(name: &str) -> Option<PathBuf> {
+    variable(name).map(PathBuf::from)
+}
+
+/// Returns a directory of the XDG base directory specification, which says to ignore
+/// relative ones.
+fn xdg(name: &str) -> Option<PathBuf> {
+    path(name).filter(|path| path.is_absolute())
+}
+
+fn text(name: &str) -> Option<String> {
+    variable(name)?.into_string().ok()
+}

@@ -1,0 +1,212 @@
+//! What the user sees: results on stdout, progress, warnings and errors on stderr.
+
+use std::fmt::Write as _;
+use std::io::Write as _;
+use std::process::ExitCode;
+
+use serde::Serialize;
+use trilith_build::Event;
+use trilith_oci::Kind;
+
+use crate::args::{Format, Global};
+
+/// Where and how to print.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Output {
+    format: Format,
+    quiet: bool,
+}
+
+impl Output {
+    pub(crate) fn new(global: &Global) -> Self {
+        Self {
+            format: global.format,
+            quiet: global.quiet,
+        }
+    }
+
+    /// Prints the result: `text` for people, `json` for programs.
+    pub(crate) fn result(
+        self,
+        json: &impl Serialize,
+        text: impl FnOnce() -> String,
+    ) -> Result<(), Failure> {
+        match self.format {
+            Format::Text => self.print(text().as_bytes()),
+            Format::Json => {
+                let mut document =
+                    serde_json::to_vec(json).map_err(|e| Failure::system("cannot print", e))?;
+                document.push(b'\n');
+                self.print(&document)
+            }
+        }
+    }
+
+    /// Prints bytes as they are.
+    pub(crate) fn print(self, bytes: &[u8]) -> Result<(), Failure> {
+        let mut stdout = std::io::stdout().lock();
+        match stdout.write_all(bytes).and_then(|()| stdout.flush()) {
+            // Whoever closed the pipe, as `head` does, has seen what they wanted.
+            Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => {
+                Err(Failure::system("cannot write to stdout", error))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// Prints a line about what is going on.
+    pub(crate) fn note(self, line: &str) {
+        if !self.quiet {
+            to_stderr(line);
+        }
+    }
+
+    /// Prints what happens in a build.
+    pub(crate) fn event(self, event: &Event<'_>) {
+        match event {
+            Event::Warning(text) => self.note(&format!("warning: {text}")),
+            Event::Planned(plan) => {
+                for reason in &plan.reasons {
+                    self.note(&format!("plan: {reason}"));
+                }
+            }
+            Event::Layer {
+                level,
+                title,
+                size,
+                reused,
+            } => {
+                let verb = if *reused { "reused" } else { "wrote" };
+                self.note(&format!("{verb} {level} layer, {title}, {}", bytes(*size)));
+            }
+            Event::Publishing { place } => self.note(&format!("publishing to {place}")),
+            _ => {}
+        }
+    }
+
+    /// Prints the error with its causes and what to do next, and returns the exit code.
+    pub(crate) fn fail(self, failure: &Failure) -> ExitCode {
+        let mut text = format!("error: {}", failure.error);
+        let mut source = failure.error.source();
+        while let Some(cause) = source {
+            let _infallible = write!(text, "\n  caused by: {cause}");
+            source = cause.source();
+        }
+        if let Some(hint) = &failure.hint {
+            let _infallible = write!(text, "\n  hint: {hint}");
+        }
+        to_stderr(&text);
+        ExitCode::from(failure.exit_code)
+    }
+}
+
+fn to_stderr(line: &str) {
+    // With stderr gone there is nobody left to tell.
+    let _closed = writeln!(std::io::stderr().lock(), "{line}");
+}
+
+/// A failure with what the user can do about it.
+#[derive(Debug)]
+pub(crate) struct Failure {
+    error: Box<dyn std::error::Error + Send + Sync>,
+    hint: Option<String>,
+    exit_code: u8,
+}
+
+/// The exit codes: 0 is done, 3 is for batches of which some failed.
+const FAILED: u8 = 1;
+const WRONG_USAGE: u8 = 2;
+
+/// The one table from kinds of failure to exit codes.
+fn exit_code(kind: Kind) -> u8 {
+    match kind {
+        Kind::Usage => WRONG_USAGE,
+        Kind::NotFound | Kind::Denied | Kind::Unavailable | Kind::Corrupt | Kind::System => FAILED,
+    }
+}
+
+impl Failure {
+    /// Returns a failure of this process rather than of what was asked.
+    pub(crate) fn system(
+        what: &str,
+        error: impl std::error::Error + Send + Sync + 'static,
+    ) -> Self {
+        let error = format!("{what}: {error}");
+        Self {
+            error: error.into(),
+            hint: None,
+            exit_code: FAILED,
+        }
+    }
+
+    /// Returns a failure of the command line.
+    pub(crate) fn usage(error: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> Self {
+        Self {
+            error: error.into(),
+            hint: None,
+            exit_code: WRONG_USAGE,
+        }
+    }
+}
+
+impl From<trilith_build::Error> for Failure {
+    fn from(error: trilith_build::Error) -> Self {
+        Self {
+            hint: error.hint(),
+            exit_code: exit_code(error.kind()),
+            error: Box::new(error),
+        }
+    }
+}
+
+impl From<trilith_oci::Error> for Failure {
+    fn from(error: trilith_oci::Error) -> Self {
+        trilith_build::Error::from(error).into()
+    }
+}
+
+impl From<trilith_core::HashError> for Failure {
+    fn from(error: trilith_core::HashError) -> Self {
+        trilith_build::Error::from(error).into()
+    }
+}
+
+impl From<trilith_build::project::ProjectError> for Failure {
+    fn from(error: trilith_build::project::ProjectError) -> Self {
+        trilith_build::Error::from(error).into()
+    }
+}
+
+/// Returns a size for people, in units of 1000 with one decimal: `2.1 MB`.
+pub(crate) fn bytes(size: u64) -> String {
+    const UNITS: [&str; 5] = ["kB", "MB", "GB", "TB", "PB"];
+    if size < 1000 {
+        return format!("{size} B");
+    }
+    let mut tenths = size / 100;
+    let mut unit = 0;
+    while tenths >= 10_000 && unit + 1 < UNITS.len() {
+        tenths /= 1000;
+        unit += 1;
+    }
+    format!("{}.{} {}", tenths / 10, tenths % 10, UNITS[unit])
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sizes() {
+        for (size, text) in [
+            (0, "0 B"),
+            (999, "999 B"),
+            (1000, "1.0 kB"),
+            (2_149_000, "2.1 MB"),
+            (999_999, "999.9 kB"),
+            (5_000_000_000, "5.0 GB"),
+        ] {
+            assert_eq!(bytes(size), text);
+        }
+    }
+}

@@ -1,0 +1,13 @@
+//! The command line from outside, against real registries and engines.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "tests")]
+
+mod bad_input;
+mod contract;
+mod crash;
+mod determinism;
+mod explain;
+mod faults;
+mod interop;
+mod story;
+mod support;

@@ -1,0 +1,273 @@
+//! The main job: build, do nothing the second time, and after a change only what it touches.
+
+use trilith_testkit::{
+    Format, ImageOptions, Project, Registry, RegistryOptions, busybox_image, debian_image,
+    pypi_sdist,
+};
+
+use crate::support::{Trilith, assert_complete, lowest_layer, path, project, recipe, tag};
+
+/// Returns `METHOD path` of every request since the last time.
+fn requests(registry: &Registry) -> Vec<String> {
+    let all = registry.requests();
+    registry.forget_requests();
+    all.iter()
+        .map(|request| format!("{} {}", request.method, request.path))
+        .collect()
+}
+
+#[test]
+fn three_levels_on_one_registry() {
+    let registry = Registry::start(RegistryOptions::default());
+    let base = busybox_image(&registry, "base:1", &ImageOptions::default());
+    let trilith = Trilith::new();
+    let project = project(&registry, "acme/app", &base.reference);
+
+    let layer = lowest_layer(&registry, "base", &base.digest);
+    requests(&registry);
+    let first = trilith.push(&project);
+    let seen = requests(&registry);
+    assert!(
+        !seen
+            .iter()
+            .any(|r| r.starts_with("GET /v2/base/blobs/") && r.contains(&layer)),
+        "a layer of the base was downloaded: {seen:#?}"
+    );
+    assert_complete(&registry, "acme/app");
+
+    requests(&registry);
+
+    // Nothing changed: the base is named by a tag, so what it points to is asked, then the target.
+    let second = trilith.push(&project);
+    let seen = requests(&registry);
+    assert_eq!(second["action"], "reuse");
+    assert_eq!(second["digest"], first["digest"]);
+    assert_eq!(seen.len(), 2, "{seen:#?}");
+    assert!(
+        seen.iter().all(|request| request.starts_with("HEAD ")),
+        "{seen:#?}"
+    );
+    assert!(
+        seen[0].starts_with("HEAD /v2/base/manifests/1"),
+        "{seen:#?}"
+    );
+
+    // Source changed: one new layer on the lock image.
+    project.write("app/main.py", "print('changed')\n");
+    let third = trilith.push(&project);
+    let reused = |json: &serde_json::Value| -> Vec<bool> {
+        let layers = json["layers"].as_array().unwrap();
+        layers
+            .iter()
+            .map(|layer| layer["reused"].as_bool().unwrap())
+            .collect()
+    };
+    assert_eq!(reused(&third), [true, false]);
+    assert_eq!(third["tags"].as_array().unwrap().len(), 1);
+    assert_eq!(third["layers"][0]["digest"], first["layers"][0]["digest"]);
+    let seen = requests(&registry);
+    assert!(
+        !seen
+            .iter()
+            .any(|request| request.contains("/v2/base/blobs/")),
+        "{seen:#?}"
+    );
+
+    // Lock changed: the versioned image serves, and its tag is left alone.
+    project.write("vendor/lib.py", "VALUE = 2\n");
+    let fourth = trilith.push(&project);
+    assert_eq!(fourth["tags"].as_array().unwrap().len(), 2);
+    assert_eq!(reused(&fourth), [false, true]);
+
+    // Base changed: everything is tagged anew, and both layers are reused.
+    let other = busybox_image(
+        &registry,
+        "base:2",
+        &ImageOptions {
+            format: Format::DockerV2s2,
+            ..ImageOptions::default()
+        },
+    );
+    project.write(
+        "trilith.toml",
+        recipe(&registry.reference("acme/app"), &other.reference),
+    );
+    let fifth = trilith.push(&project);
+    assert_eq!(fifth["tags"].as_array().unwrap().len(), 3);
+    assert_eq!(reused(&fifth), [true, true]);
+    assert_complete(&registry, "acme/app");
+}
+
+#[test]
+fn nothing_changed_is_one_head() {
+    let registry = Registry::start(RegistryOptions::default());
+    let base = busybox_image(&registry, "base:1", &ImageOptions::default());
+    let trilith = Trilith::new();
+    let project = project(
+        &registry,
+        "acme/app",
+        &registry.reference(&format!("base@{}", base.digest)),
+    );
+    let first = trilith.push(&project);
+    requests(&registry);
+    trilith.push(&project);
+    let source = format!("HEAD /v2/acme/app/manifests/{}", tag(&first["reference"]));
+    assert_eq!(requests(&registry), [source]);
+
+    // A machine that has never seen the image checks the key it carries before it reuses it.
+    let elsewhere = Trilith::new();
+    assert_eq!(elsewhere.push(&project)["action"], "reuse");
+    requests(&registry);
+    assert_eq!(elsewhere.push(&project)["action"], "reuse");
+    assert_eq!(requests(&registry).len(), 1);
+}
+
+#[test]
+fn a_tag_with_other_inputs_behind_it_is_replaced() {
+    let registry = Registry::start(RegistryOptions::default());
+    let base = busybox_image(&registry, "base:1", &ImageOptions::default());
+    let trilith = Trilith::new();
+    let project = project(&registry, "acme/app", &base.reference);
+    let first = trilith.push(&project);
+    // Somebody moves the source tag to the base.
+    let reference = first["reference"].as_str().unwrap();
+    trilith.json(&["copy", &base.reference, reference]);
+    let plan = trilith.json(&["plan", "--project", path(&project)]);
+    assert_eq!(plan["existence"]["source"], "stale");
+    let second = trilith.push(&project);
+    assert_eq!(second["action"], "build");
+    assert_eq!(second["digest"], first["digest"]);
+}
+
+#[test]
+fn force_replaces_all_three_tags() {
+    let registry = Registry::start(RegistryOptions::default());
+    let base = busybox_image(&registry, "base:1", &ImageOptions::default());
+    let trilith = Trilith::new();
+    let project = project(&registry, "acme/app", &base.reference);
+    let first = trilith.push(&project);
+    let forced = trilith.json(&["build", "--push", "--force", "--project", path(&project)]);
+    assert_eq!(forced["action"], "build");
+    assert_eq!(forced["tags"].as_array().unwrap().len(), 3);
+    assert_eq!(forced["digest"], first["digest"]);
+}
+
+#[test]
+fn every_base_format_is_grafted_in_kind() {
+    let registry = Registry::start(RegistryOptions::default());
+    let trilith = Trilith::new();
+    let zstd = ImageOptions {
+        compression: trilith_testkit::Compression::Zstd,
+        ..ImageOptions::default()
+    };
+    let docker = ImageOptions {
+        format: Format::DockerV2s2,
+        ..ImageOptions::default()
+    };
+    for (name, options) in [
+        ("oci", ImageOptions::default()),
+        ("zstd", zstd),
+        ("docker", docker),
+        ("oci-index", ImageOptions::multi_platform(Format::Oci)),
+        (
+            "docker-index",
+            ImageOptions::multi_platform(Format::DockerV2s2),
+        ),
+    ] {
+        let base = busybox_image(&registry, &format!("{name}:1"), &options);
+        let repository = format!("app/{name}");
+        let project = project(&registry, &repository, &base.reference);
+        let built = trilith.push(&project);
+        let manifest = registry
+            .manifest(&repository, tag(&built["reference"]))
+            .unwrap();
+        let docker = manifest.media_type.contains("docker");
+        assert_eq!(docker, options.format == Format::DockerV2s2, "{name}");
+        assert_eq!(
+            manifest.json()["layers"].as_array().unwrap().len(),
+            4,
+            "{name}"
+        );
+        assert_complete(&registry, &repository);
+    }
+}
+
+#[test]
+fn several_platforms_make_an_index() {
+    let registry = Registry::start(RegistryOptions::default());
+    let base = busybox_image(
+        &registry,
+        "base:1",
+        &ImageOptions::multi_platform(Format::Oci),
+    );
+    let trilith = Trilith::new();
+    let project = project(&registry, "acme/app", &base.reference);
+    let built = trilith.json(&[
+        "build",
+        "--push",
+        "--project",
+        path(&project),
+        "--platform",
+        "linux/amd64",
+        "--platform",
+        "linux/arm64",
+    ]);
+    let manifest = registry
+        .manifest("acme/app", tag(&built["reference"]))
+        .unwrap()
+        .json();
+    let platforms: Vec<String> = manifest["manifests"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|child| {
+            child["platform"]["architecture"]
+                .as_str()
+                .unwrap()
+                .to_owned()
+        })
+        .collect();
+    assert_eq!(platforms, ["amd64", "arm64"]);
+    assert_complete(&registry, "acme/app");
+}
+
+#[test]
+fn the_local_store_needs_no_registry_of_its_own() {
+    let registry = Registry::start(RegistryOptions::default());
+    let base = busybox_image(&registry, "base:1", &ImageOptions::default());
+    let trilith = Trilith::new();
+    let project = project(&registry, "acme/app", &base.reference);
+    let first = trilith.json(&["build", "--project", path(&project)]);
+    assert_eq!(first["action"], "build");
+    let second = trilith.json(&["build", "--project", path(&project)]);
+    assert_eq!(second["action"], "reuse");
+    assert_eq!(registry.tags("acme/app"), Vec::<String>::new());
+    // What is pushed later is the same image.
+    assert_eq!(trilith.push(&project)["digest"], first["digest"]);
+}
+
+#[test]
+fn a_real_project_on_a_real_debian() {
+    let registry = Registry::start(RegistryOptions::default());
+    let base = debian_image(&registry, "debian:bookworm", Format::Oci, true);
+    let trilith = Trilith::new();
+    let project = Project::copy_of(&pypi_sdist("flask", "3.1.2"));
+    project.write(
+        "trilith.toml",
+        format!(
+            "[image]\nrepository = \"{}\"\nbase = \"{}\"\n\
+             [inputs]\nlock = [\"pyproject.toml\", \"uv.lock\"]\n\
+             [[layer]]\nlevel = \"source\"\ncopy = \"src\"\nto = \"/opt/flask\"\n\
+             [config]\nentrypoint = [\"/usr/bin/python3\"]\nenv = {{ PYTHONPATH = \"/opt/flask\" }}\n",
+            registry.reference("acme/flask"),
+            base.reference
+        ),
+    );
+    let first = trilith.push(&project);
+    assert!(tag(&first["reference"]).starts_with("v3.1.2_"), "{first}");
+    assert_eq!(trilith.push(&project)["action"], "reuse");
+    project.write("src/flask/extra.py", "x = 1\n");
+    let changed = trilith.push(&project);
+    assert_eq!(changed["tags"].as_array().unwrap().len(), 1);
+    assert_complete(&registry, "acme/flask");
+}
