@@ -1,0 +1,139 @@
+//! Timing and peak memory of whole commands, and how they are told.
+
+use std::fs;
+use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
+
+/// One line of a benchmark's table.
+pub(crate) struct Line {
+    pub(crate) what: String,
+    pub(crate) ours: String,
+    pub(crate) peer: String,
+    pub(crate) ratio: String,
+    pub(crate) target: String,
+}
+
+impl Line {
+    /// Compares two durations: how many times faster ours is.
+    pub(crate) fn faster(what: &str, ours: Duration, peer: Duration, target: &str) -> Self {
+        Self {
+            what: what.to_owned(),
+            ours: millis(ours),
+            peer: millis(peer),
+            ratio: format!(
+                "{:.1} times faster",
+                peer.as_secs_f64() / ours.as_secs_f64()
+            ),
+            target: target.to_owned(),
+        }
+    }
+}
+
+fn millis(duration: Duration) -> String {
+    format!("{:.1} ms", duration.as_secs_f64() * 1000.0)
+}
+
+pub(crate) fn print_lines(lines: &[Line]) {
+    println!("| what | Trilith | peer | ratio | target |\n| --- | --- | --- | --- | --- |");
+    for Line {
+        what,
+        ours,
+        peer,
+        ratio,
+        target,
+    } in lines
+    {
+        println!("| {what} | {ours} | {peer} | {ratio} | {target} |");
+    }
+}
+
+pub(crate) fn print_machine() {
+    let cpu = fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
+    let model = cpu
+        .lines()
+        .find_map(|line| line.strip_prefix("model name")?.split_once(": "));
+    let cores = std::thread::available_parallelism().map_or(0, usize::from);
+    let memory = fs::read_to_string("/proc/meminfo").unwrap_or_default();
+    let kilobytes = memory
+        .split_whitespace()
+        .nth(1)
+        .and_then(|n| n.parse::<u64>().ok());
+    println!(
+        "machine: {cores} cores of {}, {} GiB of memory",
+        model.map_or("an unnamed processor", |(_, name)| name),
+        kilobytes.unwrap_or_default() >> 20
+    );
+}
+
+/// Returns the median time of `runs` runs of each, in turn, so that both meet the same weather.
+pub(crate) fn in_turn(
+    runs: usize,
+    mut ours: impl FnMut() -> Duration,
+    mut peer: impl FnMut() -> Duration,
+) -> (Duration, Duration) {
+    let (mut all_ours, mut all_peer): (Vec<_>, Vec<_>) =
+        (0..runs).map(|_| (ours(), peer())).unzip();
+    all_ours.sort();
+    all_peer.sort();
+    (all_ours[runs / 2], all_peer[runs / 2])
+}
+
+/// Returns how long `command` takes, which has to succeed.
+pub(crate) fn time(command: &mut Command) -> Duration {
+    let started = Instant::now();
+    let output = command
+        .stdin(Stdio::null())
+        .output()
+        .expect("the command starts");
+    let taken = started.elapsed();
+    assert!(
+        output.status.success(),
+        "{command:?}: {}",
+        String::from_utf8_lossy(&output.stderr)
+    );
+    taken
+}
+
+/// Returns how long `command` takes and its peak resident memory in bytes.
+pub(crate) fn peak_memory(command: &mut Command) -> (Duration, u64) {
+    let started = Instant::now();
+    let mut child = command
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .spawn()
+        .expect("the command starts");
+    let status_file = format!("/proc/{}/status", child.id());
+    let mut peak = 0;
+    loop {
+        // The kernel keeps the high-water mark itself, so only the last look counts.
+        let status = fs::read_to_string(&status_file).unwrap_or_default();
+        let mark = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
+        let kilobytes = mark.and_then(|mark| mark.split_whitespace().next()?.parse::<u64>().ok());
+        peak = peak.max(kilobytes.unwrap_or_default() * 1024);
+        if let Some(status) = child.try_wait().expect("the command can be waited for") {
+            assert!(status.success(), "{command:?}");
+            return (started.elapsed(), peak);
+        }
+        std::thread::sleep(Duration::from_millis(5));
+    }
+}
+
+pub(crate) fn mebibytes(bytes: u64) -> String {
+    format!("{:.1} MiB", bytes as f64 / f64::from(1 << 20))
+}
+
+/// Returns `count` bytes that do not compress, the same for the same seed.
+pub(crate) fn noise(seed: u64, count: usize) -> Vec<u8> {
+    let mut state = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
+    let mut bytes: Vec<u8> = std::iter::repeat_with(|| {
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        state.to_le_bytes()
+    })
+    .take(count.div_ceil(8))
+    .flatten()
+    .collect();
+    bytes.truncate(count);
+    bytes
+}
