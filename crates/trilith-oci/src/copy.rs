@@ -423,9 +423,9 @@ mod tests {
             image(&[b"shared", b"amd64"], "linux/amd64"),
             image(&[b"shared", b"arm64"], "linux/arm64"),
         ];
-        images
-            .iter()
-            .for_each(|image| store.insert_image(image, None));
+        for image in &images {
+            store.insert_image(image, None);
+        }
         let index = index_of(&[&images[0].manifest, &images[1].manifest]);
         store.insert_manifest(&index, Some("t"));
         (Arc::new(store), index, images)

@@ -170,12 +170,11 @@ fn merge(blobs: &[PublicationBlob]) -> Vec<PublicationBlob> {
     let mut merged: Vec<PublicationBlob> = Vec::with_capacity(blobs.len());
     let mut positions: BTreeMap<&Digest, usize> = BTreeMap::new();
     for blob in blobs {
-        match positions.get(&blob.descriptor.digest) {
-            Some(&position) => merged[position].origins.extend(blob.origins.clone()),
-            None => {
-                positions.insert(&blob.descriptor.digest, merged.len());
-                merged.push(blob.clone());
-            }
+        if let Some(&position) = positions.get(&blob.descriptor.digest) {
+            merged[position].origins.extend(blob.origins.clone());
+        } else {
+            positions.insert(&blob.descriptor.digest, merged.len());
+            merged.push(blob.clone());
         }
     }
     merged

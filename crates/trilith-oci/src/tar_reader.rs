@@ -434,7 +434,8 @@ mod tests {
         let mut data = Vec::new();
         for (key, value) in records {
             let body = key.len() + value.len() + 3;
-            let length = (1..).find(|n| format!("{n}").len() + body == *n).unwrap();
+            let length = (body..body + 9).find(|n| n.to_string().len() + body == *n);
+            let length = length.unwrap();
             data.extend(format!("{length} {key}=").bytes());
             data.extend(*value);
             data.push(b'\n');

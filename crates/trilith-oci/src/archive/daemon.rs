@@ -174,14 +174,12 @@ impl Daemon {
             Some(reference) => DaemonImage::Reference(reference.clone()),
             None => DaemonImage::Id(id),
         };
-        match self.image_id(&loaded).await? {
-            Some(_) => Ok(report),
-            None => {
-                let task = format!("load image `{}`", name_of(&loaded));
-                let reason = "it is not there afterwards".to_owned();
-                Err(self.error(&task, reason, Kind::Unavailable))
-            }
+        if self.image_id(&loaded).await?.is_some() {
+            return Ok(report);
         }
+        let task = format!("load image `{}`", name_of(&loaded));
+        let reason = "it is not there afterwards".to_owned();
+        Err(self.error(&task, reason, Kind::Unavailable))
     }
 
     /// Returns whether all of `references` name the image with `id`.

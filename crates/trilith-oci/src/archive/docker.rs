@@ -258,14 +258,12 @@ fn assemble(
     let mut layers: Vec<Descriptor> = Vec::new();
     let mut known: BTreeMap<&DiffId, Descriptor> = BTreeMap::new();
     for (name, diff_id) in names.iter().zip(config.diff_ids()) {
-        let layer = match known.get(diff_id) {
-            Some(layer) => layer.clone(),
-            None => {
-                let (layer, content) = describe(archive, name, diff_id, options)?;
-                contents.insert(layer.digest.clone(), content);
-                layer
-            }
-        };
+        if let Some(layer) = known.get(diff_id) {
+            layers.push(layer.clone());
+            continue;
+        }
+        let (layer, content) = describe(archive, name, diff_id, options)?;
+        contents.insert(layer.digest.clone(), content);
         known.insert(diff_id, layer.clone());
         layers.push(layer);
     }

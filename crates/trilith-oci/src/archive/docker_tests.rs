@@ -366,9 +366,9 @@ async fn an_index_is_written_when_one_image_is_meant() {
     let path = directory.path().join("a.tar");
     let store = MemoryStore::default();
     let images = ["linux/amd64", "linux/arm64"].map(|p| image(&[p.as_bytes()], p));
-    images
-        .iter()
-        .for_each(|image| store.insert_image(image, None));
+    for image in &images {
+        store.insert_image(image, None);
+    }
     let both = index_of(&[&images[0].manifest, &images[1].manifest]);
     let one = index_of(&[&images[0].manifest]);
     store.insert_manifest(&both, Some("both"));
@@ -386,22 +386,19 @@ async fn an_index_is_written_when_one_image_is_meant() {
             references: vec![],
         };
         let written = write_docker_archive(Arc::clone(&store), &name, &path, &options).await;
-        match expected {
-            Some(image) => {
-                written.unwrap();
-                let manifest = read(&path, None, LayerForm::AsStored).await.unwrap();
-                assert_eq!(config_of(&manifest), Digest::of(&images[image].config));
-                fs::remove_file(&path).unwrap();
-            }
-            None => {
-                let error = written.unwrap_err();
-                assert_eq!(error.kind(), Kind::Usage);
-                assert!(
-                    error.to_string().contains("linux/amd64, linux/arm64"),
-                    "{error}"
-                );
-                assert!(!path.exists());
-            }
+        if let Some(image) = expected {
+            written.unwrap();
+            let manifest = read(&path, None, LayerForm::AsStored).await.unwrap();
+            assert_eq!(config_of(&manifest), Digest::of(&images[image].config));
+            fs::remove_file(&path).unwrap();
+        } else {
+            let error = written.unwrap_err();
+            assert_eq!(error.kind(), Kind::Usage);
+            assert!(
+                error.to_string().contains("linux/amd64, linux/arm64"),
+                "{error}"
+            );
+            assert!(!path.exists());
         }
     }
 }

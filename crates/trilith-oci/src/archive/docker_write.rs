@@ -124,7 +124,7 @@ impl ImageToSave {
                 let stream = runtime.block_on(source.fetch_blob(layer))?;
                 let object = format!("layer `{}` of `{}`", layer.digest, source.describe());
                 let reader = BlockingReader::new(stream, runtime.clone());
-                bytes += write_layer(output, reader, diff_id, object)?;
+                bytes += write_layer(output, reader, diff_id, &object)?;
             }
         }
         // Texts and lists of texts always serialise.
@@ -143,12 +143,12 @@ fn write_layer(
     output: &mut Output,
     reader: BlockingReader,
     diff_id: &Digest,
-    object: String,
+    object: &str,
 ) -> Result<u64, Error> {
-    let (plain, _) = unpacked(reader).map_err(|error| read_failure(&object, error))?;
-    let mut plain = Hashed::new(Blamed::new(plain, object.clone()), diff_id);
+    let (plain, _) = unpacked(reader).map_err(|error| read_failure(object, error))?;
+    let mut plain = Hashed::new(Blamed::new(plain, object.to_owned()), diff_id);
     let size = output.file_of_any_size(&layer_name(diff_id), &mut plain)?;
-    let (actual, _) = plain.finish().map_err(|e| read_failure(&object, e))?;
+    let (actual, _) = plain.finish().map_err(|e| read_failure(object, e))?;
     if actual == *diff_id {
         return Ok(size);
     }

@@ -325,8 +325,9 @@ fn resolve(directory: &[u8], link: &[u8]) -> Result<Vec<u8>, &'static str> {
     {
         match part {
             b"" | b"." => {}
-            b".." if parts.pop().is_none() => return Err("is a link out of the archive"),
-            b".." => {}
+            b".." => {
+                parts.pop().ok_or("is a link out of the archive")?;
+            }
             part => parts.push(part),
         }
     }

@@ -157,7 +157,7 @@ pub async fn write_oci_archive(
 /// What a member of an archive is made of.
 enum Piece {
     Manifest(Bytes),
-    Blob(Descriptor),
+    Blob(Box<Descriptor>),
 }
 
 /// Returns all blobs and manifests by the name they have in a layout.
@@ -169,7 +169,7 @@ fn members(tree: &ImageTree, blobs: Vec<Descriptor>) -> BTreeMap<String, Piece> 
     });
     let blobs = blobs
         .into_iter()
-        .map(|blob| (name(&blob.digest), Piece::Blob(blob)));
+        .map(|blob| (name(&blob.digest), Piece::Blob(Box::new(blob))));
     blobs.chain(manifests).collect()
 }
 

@@ -14,6 +14,9 @@ use crate::media_type;
 use crate::store::{ImageStore, Name};
 use crate::testing::{Call, MemoryStore, image, index_of, manifest};
 
+/// A file in an archive: name and content.
+type File<'a> = (&'a str, &'a [u8]);
+
 fn tag(text: &str) -> Tag {
     text.parse().unwrap()
 }
@@ -25,9 +28,9 @@ fn store() -> Arc<MemoryStore> {
         image(&[b"shared", b"amd64"], "linux/amd64"),
         image(&[b"shared", b"arm64"], "linux/arm64"),
     ];
-    images
-        .iter()
-        .for_each(|image| store.insert_image(image, None));
+    for image in &images {
+        store.insert_image(image, None);
+    }
     let index = index_of(&[&images[0].manifest, &images[1].manifest]);
     store.insert_manifest(&index, Some("t"));
     store.insert(b"{}");
@@ -227,7 +230,7 @@ async fn hostile_archives_are_refused() {
     let index: (&str, &[u8]) = ("index.json", br#"{"schemaVersion":2,"manifests":[]}"#);
     let large = vec![b' '; 5 << 20];
     let other: (&str, &[u8]) = ("oci-layout", br#"{"imageLayoutVersion":"2.0.0"}"#);
-    let cases: &[(&[(&str, &[u8])], &str)] = &[
+    let cases: &[(&[File<'_>], &str)] = &[
         (&[], "no `oci-layout`"),
         (&[index], "no `oci-layout`"),
         (&[("manifest.json", b"[]")], "no `oci-layout`"),

@@ -24,6 +24,9 @@ const DIRECTORY: OFlags = OFlags::RDONLY
     .union(OFlags::NOFOLLOW)
     .union(OFlags::CLOEXEC);
 
+/// Opens what is missing: the directory it would be in, that one's path, and its name.
+type OpenMissing<'a> = dyn FnMut(&OwnedFd, &[u8], &[u8]) -> io::Result<OwnedFd> + 'a;
+
 /// The directory.
 pub(super) struct Root(OwnedFd);
 
@@ -78,11 +81,7 @@ impl Root {
         })
     }
 
-    fn resolve(
-        &self,
-        path: &[u8],
-        missing: &mut dyn FnMut(&OwnedFd, &[u8], &[u8]) -> io::Result<OwnedFd>,
-    ) -> io::Result<Inside> {
+    fn resolve(&self, path: &[u8], missing: &mut OpenMissing<'_>) -> io::Result<Inside> {
         let mut todo: VecDeque<Vec<u8>> = components(path);
         let mut names: Vec<Vec<u8>> = Vec::new();
         let mut current = self.0.try_clone()?;

@@ -1,5 +1,7 @@
 //! Places for images, checked against the tools others use: skopeo, umoci, Docker and Podman.
 
+#![allow(clippy::unwrap_used, reason = "helpers of tests are not seen as tests")]
+
 mod archives;
 mod engines;
 mod transfers;
@@ -56,8 +58,7 @@ fn skopeo_digest(image: &str) -> String {
 
 /// Returns the ID of an image, the digest of its config.
 fn skopeo_id(image: &str) -> String {
-    let config = skopeo("inspect");
-    let mut config = config;
+    let mut config = skopeo("inspect");
     let raw = trilith_testkit::assert_success(config.args(["--raw", "--config"]).arg(image));
     trilith_core::Digest::of(&raw.stdout).to_string()
 }
