@@ -19,8 +19,8 @@ use crate::testing::MemoryStore;
 /// One member of a layer: type, path, link or content.
 type Line<'a> = (char, &'a str, &'a str);
 
-/// Writes a member as it is, with no check of its names: `f`ile, `d`irectory, `s`ymlink,
-/// `h`ard link, `p`ipe, `c`har or `b`lock device.
+/// Writes a member as it is, with no check of its names: file, directory, symbolic or hard
+/// link, pipe, character or block device, each by its first letter.
 fn member(builder: &mut tar::Builder<Vec<u8>>, (kind, path, text): Line<'_>) {
     let mut header = tar::Header::new_gnu();
     header.as_old_mut().name[..path.len()].copy_from_slice(path.as_bytes());

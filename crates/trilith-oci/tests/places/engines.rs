@@ -2,11 +2,15 @@
 
 use std::sync::Arc;
 
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpListener;
+
 use trilith_oci::Kind;
 use trilith_oci::archive::{
     Daemon, DockerArchiveOptions, LayerForm, open_docker_archive, write_docker_archive,
 };
 use trilith_oci::place::DaemonImage;
+use trilith_oci::rootfs::open_scratch;
 use trilith_testkit::{
     Compression, Dockerd, Format, ImageOptions, Registry, RegistryOptions, assert_success,
     busybox_image, stdout_of,
@@ -160,4 +164,81 @@ async fn an_engine_says_what_is_wrong() {
         let error = Daemon::try_new(host).unwrap_err();
         assert_eq!(error.kind(), Kind::Usage, "{host}");
     }
+}
+
+/// Answers the first request on a loopback port with `answer`, whatever it is, and hangs up.
+async fn engine_that_says(answer: String) -> Daemon {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    tokio::spawn(async move {
+        let (mut stream, _) = listener.accept().await.unwrap();
+        let mut request = vec![0; 4096];
+        // The end of a request's head, or of a short body sent in pieces.
+        let mut seen = Vec::new();
+        while !seen.ends_with(b"\r\n\r\n") {
+            let count = stream.read(&mut request).await.unwrap();
+            seen.extend_from_slice(&request[..count]);
+        }
+        stream.write_all(answer.as_bytes()).await.unwrap();
+    });
+    Daemon::try_new(&format!("tcp://{address}")).unwrap()
+}
+
+fn ok(length: usize, body: &str) -> String {
+    format!("HTTP/1.1 200 OK\r\nContent-Length: {length}\r\n\r\n{body}")
+}
+
+#[tokio::test]
+async fn an_engine_that_breaks_off_or_talks_nonsense() {
+    let directory = tempfile::tempdir().unwrap();
+    let options = docker_source(directory.path(), LayerForm::Gzip);
+    for (answer, kind, reason) in [
+        (ok(1 << 20, "half of it"), Kind::Unavailable, ""),
+        (ok(0, ""), Kind::Corrupt, "malformed"),
+        (ok(4, "junk"), Kind::Corrupt, "malformed"),
+        (
+            "HTTP/1.1 500 Oops\r\nContent-Length: 23\r\n\r\n{\"message\":\"disk full\"}".to_owned(),
+            Kind::Unavailable,
+            "disk full",
+        ),
+        (
+            "HTTP/1.1 403 No\r\nContent-Length: 0\r\n\r\n".to_owned(),
+            Kind::Denied,
+            "403",
+        ),
+        ("nonsense\r\n\r\n".to_owned(), Kind::Unavailable, ""),
+    ] {
+        let engine = engine_that_says(answer).await;
+        let error = engine.open(&named("a"), &options).await.err().unwrap();
+        assert_eq!(error.kind(), kind, "{error}");
+        assert!(error.to_string().contains(reason), "{error}");
+    }
+    for (answer, reason) in [
+        (ok(4, "junk"), "expected"),
+        (ok(12, r#"{"Id":"abc"}"#), "its ID"),
+        (ok(2 << 20, &"x".repeat(2 << 20)), "longer than 1 MiB"),
+    ] {
+        let engine = engine_that_says(answer).await;
+        let error = engine.image_id(&named("a")).await.unwrap_err();
+        assert_eq!(error.kind(), Kind::Corrupt, "{error}");
+        assert!(error.to_string().contains(reason), "{error}");
+    }
+    assert_eq!(std::fs::read_dir(directory.path()).unwrap().count(), 0);
+}
+
+#[tokio::test]
+async fn an_image_the_engine_refuses_is_a_failure_though_the_status_says_success() {
+    let directory = tempfile::tempdir().unwrap();
+    let line = r#"{"errorDetail":{"message":"no space"},"error":"no space"}"#;
+    let engine = engine_that_says(ok(line.len() + 2, &format!("{line}\r\n"))).await;
+    let platform = "linux/amd64".parse().unwrap();
+    let (store, name) = open_scratch(&platform).unwrap();
+    // Without a name the engine is not asked what it has.
+    let options = DockerArchiveOptions::default();
+    let error = engine
+        .load(store, &name, &options, directory.path())
+        .await
+        .unwrap_err();
+    assert!(error.to_string().contains("load an image") && error.to_string().contains("no space"));
+    assert_eq!(std::fs::read_dir(directory.path()).unwrap().count(), 0);
 }
