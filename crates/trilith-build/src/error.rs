@@ -49,9 +49,9 @@ pub enum Error {
         /// The level.
         level: Level,
         /// The image's name.
-        reference: Reference,
+        reference: Box<Reference>,
         /// What was answered in place of yes or no.
-        source: trilith_oci::Error,
+        source: Box<trilith_oci::Error>,
     },
     /// Something that has to be known is said nowhere.
     #[error("{what} is not set")]
@@ -111,7 +111,8 @@ impl Error {
     pub fn kind(&self) -> Kind {
         match self {
             Self::Project(error) => error.kind(),
-            Self::Oci(error) | Self::Existence { source: error, .. } => error.kind(),
+            Self::Oci(error) => error.kind(),
+            Self::Existence { source, .. } => source.kind(),
             Self::Plan(_) => Kind::Unavailable,
             Self::Hash(_) => Kind::System,
             Self::Missing { .. } | Self::NeverBuilt { .. } | Self::NoInputs { .. } => {
@@ -132,7 +133,8 @@ impl Error {
     #[must_use]
     pub fn is_retryable(&self) -> bool {
         match self {
-            Self::Oci(error) | Self::Existence { source: error, .. } => error.is_retryable(),
+            Self::Oci(error) => error.is_retryable(),
+            Self::Existence { source, .. } => source.is_retryable(),
             Self::Plan(_) => true,
             _ => false,
         }

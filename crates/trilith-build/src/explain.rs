@@ -151,7 +151,7 @@ pub(crate) async fn load_inputs_document(
 
 /// Returns the layers among `changes` that exist now, with the size of what they hold.
 fn costly_layers(changes: &[Change], now: &InputList) -> Vec<CostlyLayer> {
-    let changed: BTreeSet<(Level, &str)> = changes
+    let touched: BTreeSet<(Level, &str)> = changes
         .iter()
         .filter_map(|change| Some((change.level, layer_of(&change.name)?)))
         .collect();
@@ -161,7 +161,7 @@ fn costly_layers(changes: &[Change], now: &InputList) -> Vec<CostlyLayer> {
             *sizes.entry((input.level, layer)).or_default() += input.size;
         }
     }
-    changed
+    touched
         .into_iter()
         .filter_map(|layer| Some((layer, *sizes.get(&layer)?)))
         .map(|((level, to), size)| CostlyLayer {

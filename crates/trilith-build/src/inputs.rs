@@ -148,13 +148,12 @@ fn load_layer(
     ignore: &Patterns,
     cache: &StatCache,
 ) -> Result<LoadedLayer, Error> {
-    let tree = match recipe.from {
-        Some(_) => None,
-        None => {
-            let root = settings.project.join(&recipe.copy);
-            let tree = load_existing("layer payload", &root, ignore, cache)?;
-            Some(LoadedTree { root, tree })
-        }
+    let tree = if recipe.from.is_some() {
+        None
+    } else {
+        let root = settings.project.join(&recipe.copy);
+        let tree = load_existing("layer payload", &root, ignore, cache)?;
+        Some(LoadedTree { root, tree })
     };
     Ok(LoadedLayer {
         recipe: recipe.clone(),

@@ -57,15 +57,12 @@ pub async fn inspect(
         (Vec::new(), platform.cloned())
     };
     let by_digest = Name::Digest(top.descriptor.digest.clone());
-    let (selected, manifest) = match wanted {
-        Some(platform) => {
-            let resolved = Image::load(&*store, &by_digest, &platform).await?;
-            (resolved.image, resolved.manifest.digest)
-        }
-        None => {
-            let image = Image::fetch(&*store, Manifest::parse(&top)?).await?;
-            (image, top.descriptor.digest.clone())
-        }
+    let (selected, manifest) = if let Some(platform) = wanted {
+        let resolved = Image::load(&*store, &by_digest, &platform).await?;
+        (resolved.image, resolved.manifest.digest)
+    } else {
+        let image = Image::fetch(&*store, Manifest::parse(&top)?).await?;
+        (image, top.descriptor.digest.clone())
     };
     let inputs = load_inputs_document(&*store, &top.descriptor, &image).await?;
     let platforms = if platforms.is_empty() {

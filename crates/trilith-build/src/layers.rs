@@ -71,12 +71,11 @@ pub(crate) async fn ensure_layers(
         match &layer.tree {
             Some(tree) => {
                 let key = tree_key(layer, tree, compression);
-                ready.push(match recorded(context, layer, key, None)? {
-                    Some(ready) => ready,
-                    None => {
-                        let entries = tree_entries(layer, tree);
-                        write_layer(context, layer, key, compression, None, entries).await?
-                    }
+                ready.push(if let Some(ready) = recorded(context, layer, key, None)? {
+                    ready
+                } else {
+                    let entries = tree_entries(layer, tree);
+                    write_layer(context, layer, key, compression, None, entries).await?
                 });
             }
             None => {

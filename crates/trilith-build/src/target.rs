@@ -96,8 +96,8 @@ async fn existence(
         .await
         .map_err(|source| Error::Existence {
             level,
-            reference: target.reference(&loaded.tags, level),
-            source,
+            reference: Box::new(target.reference(&loaded.tags, level)),
+            source: Box::new(source),
         })?;
     match resolved {
         None => Ok(Existence::Absent),

@@ -57,10 +57,10 @@ mod hash_error;
 mod input_hash;
 mod inputs;
 mod level;
-mod plan;
 mod listing;
 mod md5_lanes;
 mod pattern;
+mod plan;
 mod platform;
 mod recipe;
 mod reference;
@@ -82,11 +82,11 @@ pub use inputs::{
     Payload, SourceTree, diff,
 };
 pub use level::Level;
+pub use pattern::{PatternError, Patterns};
 pub use plan::{
     Action, BuildFrom, Existence, Plan, PlanError, PlanOptions, Planner, Step, Strategy,
     StrategyError,
 };
-pub use pattern::{PatternError, Patterns};
 pub use platform::{Platform, PlatformError};
 pub use recipe::{ConfigRecipe, Destination, DestinationError, LayerRecipe, Owner, OwnerError};
 pub use reference::{DEFAULT_REGISTRY, DEFAULT_TAG, Reference, ReferenceError, Repository};

@@ -21,7 +21,7 @@ pub(crate) struct Global {
     /// Print for people, or as one JSON document on stdout
     #[arg(long, global = true, value_enum, default_value_t = Format::Text, value_name = "FORMAT")]
     pub(crate) format: Format,
-    /// Keep images and layers in this OCI layout [default: $XDG_DATA_HOME/trilith/store]
+    /// Keep images and layers in this OCI layout [default: ~/.local/share/trilith/store]
     #[arg(long, global = true, env = "TRILITH_STORE", value_name = "DIR")]
     pub(crate) store: Option<PathBuf>,
     /// Speak plain HTTP to this registry; loopback registries need no flag

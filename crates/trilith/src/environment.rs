@@ -71,7 +71,7 @@ impl Environment {
     }
 
     /// Returns what the operations of this process work with.
-    pub(crate) fn context(&self, global: &Global, output: &Output) -> Result<Context, Failure> {
+    pub(crate) fn context(&self, global: &Global, output: Output) -> Result<Context, Failure> {
         let store = global.store.clone().or_else(|| self.default_store.clone());
         let store = store.ok_or_else(|| {
             Failure::usage("there is no place for the store: pass `--store DIR`, or set HOME")
@@ -84,7 +84,6 @@ impl Environment {
             proxies: self.proxies.clone(),
             ..RegistryConfig::default()
         })?;
-        let output = *output;
         Ok(Context {
             registry,
             store,

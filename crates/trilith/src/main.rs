@@ -26,15 +26,15 @@ fn main() -> ExitCode {
         .build()
     {
         Ok(runtime) => runtime,
-        Err(error) => return output.fail(&Failure::system("cannot start", error)),
+        Err(error) => return Output::fail(&Failure::system("cannot start", error)),
     };
-    match runtime.block_on(run(cli, &environment, &output)) {
+    match runtime.block_on(run(cli, &environment, output)) {
         Ok(()) => ExitCode::SUCCESS,
-        Err(failure) => output.fail(&failure),
+        Err(failure) => Output::fail(&failure),
     }
 }
 
-async fn run(cli: Cli, environment: &Environment, output: &Output) -> Result<(), Failure> {
+async fn run(cli: Cli, environment: &Environment, output: Output) -> Result<(), Failure> {
     let global = &cli.global;
     match cli.command {
         Command::Init(args) => commands::init::run(&args, output),

@@ -32,18 +32,18 @@ impl Output {
         text: impl FnOnce() -> String,
     ) -> Result<(), Failure> {
         match self.format {
-            Format::Text => self.print(text().as_bytes()),
+            Format::Text => Self::print(text().as_bytes()),
             Format::Json => {
                 let mut document =
                     serde_json::to_vec(json).map_err(|e| Failure::system("cannot print", e))?;
                 document.push(b'\n');
-                self.print(&document)
+                Self::print(&document)
             }
         }
     }
 
     /// Prints bytes as they are.
-    pub(crate) fn print(self, bytes: &[u8]) -> Result<(), Failure> {
+    pub(crate) fn print(bytes: &[u8]) -> Result<(), Failure> {
         let mut stdout = std::io::stdout().lock();
         match stdout.write_all(bytes).and_then(|()| stdout.flush()) {
             // Whoever closed the pipe, as `head` does, has seen what they wanted.
@@ -85,7 +85,7 @@ impl Output {
     }
 
     /// Prints the error with its causes and what to do next, and returns the exit code.
-    pub(crate) fn fail(self, failure: &Failure) -> ExitCode {
+    pub(crate) fn fail(failure: &Failure) -> ExitCode {
         let mut text = format!("error: {}", failure.error);
         let mut source = failure.error.source();
         while let Some(cause) = source {

@@ -91,7 +91,7 @@ impl Document {
 pub(crate) async fn run(
     context: &Context,
     args: &args::Build,
-    output: &Output,
+    output: Output,
 ) -> Result<(), Failure> {
     let started = Instant::now();
     let settings = settings(&args.project)?;

@@ -22,7 +22,7 @@ struct Document {
 pub(crate) async fn run(
     context: &Context,
     args: &args::Copy,
-    output: &Output,
+    output: Output,
 ) -> Result<(), Failure> {
     let from: Place = args.from.parse().map_err(Failure::usage)?;
     let to: Place = args.to.parse().map_err(Failure::usage)?;

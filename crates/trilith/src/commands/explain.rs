@@ -43,7 +43,7 @@ struct DocumentLayer<'a> {
 pub(crate) async fn run(
     context: &Context,
     args: &args::Explain,
-    output: &Output,
+    output: Output,
 ) -> Result<(), Failure> {
     let settings = settings(&args.project)?;
     let place: Option<Place> = args

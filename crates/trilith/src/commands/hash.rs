@@ -14,7 +14,7 @@ struct Document {
     files: usize,
 }
 
-pub(crate) fn run(args: Hash, environment: &Environment, output: &Output) -> Result<(), Failure> {
+pub(crate) fn run(args: Hash, environment: &Environment, output: Output) -> Result<(), Failure> {
     let defaults = || {
         args.scheme
             .default_ignore()

@@ -13,7 +13,7 @@ struct Document<'a> {
     content: &'a str,
 }
 
-pub(crate) fn run(args: &Init, output: &Output) -> Result<(), Failure> {
+pub(crate) fn run(args: &Init, output: Output) -> Result<(), Failure> {
     let content = render(&suggest(&args.project)?);
     let path = args.project.join(PROJECT_FILE);
     if !args.dry_run {

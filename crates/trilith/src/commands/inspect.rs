@@ -55,12 +55,12 @@ struct Inputs {
 pub(crate) async fn run(
     context: &Context,
     args: &args::Inspect,
-    output: &Output,
+    output: Output,
 ) -> Result<(), Failure> {
     let place: Place = args.image.parse().map_err(Failure::usage)?;
     let inspection = inspect(context, &place, args.platform.as_ref()).await?;
     if args.raw {
-        return output.print(&inspection.top.bytes);
+        return Output::print(&inspection.top.bytes);
     }
     let document = document(&inspection);
     output.result(&document, || text(&document))

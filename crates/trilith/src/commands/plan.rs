@@ -80,7 +80,7 @@ fn word(existence: &Existence) -> &'static str {
 pub(crate) async fn run(
     context: &Context,
     args: &args::Plan,
-    output: &Output,
+    output: Output,
 ) -> Result<(), Failure> {
     let settings = settings(&args.project)?;
     let options = PlanOptions {

@@ -28,7 +28,7 @@ struct References {
 pub(crate) async fn run(
     context: &Context,
     args: &ProjectArgs,
-    output: &Output,
+    output: Output,
 ) -> Result<(), Failure> {
     let settings = settings(args)?;
     let report = trilith_build::tags(context, &settings).await?;
