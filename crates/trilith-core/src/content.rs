@@ -8,7 +8,6 @@ use std::path::{Path, PathBuf};
 use md5::Md5;
 use rayon::prelude::*;
 use rustix::fs::{FileType, Mode, OFlags};
-use rustix::io::Errno;
 use sha2::{Digest as _, Sha256};
 
 use crate::hash_error::HashError;
@@ -20,6 +19,9 @@ const CHUNK: usize = 256 * 1024;
 
 /// Up to this size files are read whole and hashed in groups.
 const SMALL: usize = 128 * 1024;
+
+/// How many small files are dealt out at once.
+const NEIGHBOURS: usize = 64;
 
 /// A hash function as the stat cache keeps its results.
 pub(crate) trait ContentHash: Copy + Send + Sync + Sized {
@@ -210,51 +212,59 @@ struct Batch<'a> {
 
 impl Batch<'_> {
     fn hash<H: ContentHash>(self, mut files: Vec<Unread<'_, H>>) -> Result<(), HashError> {
-        // The largest come first, so that none is left for the end alone, and files of like
-        // size are hashed together.
-        files.sort_by_key(|file| Reverse(file.stamp.size));
+        // The largest come first, so that none is left for the end alone.
+        files.sort_by_key(|file| Reverse(file.stamp.size.max(SMALL as u64)));
         let large = files.partition_point(|file| file.stamp.size > SMALL as u64);
         let (large, small) = files.split_at_mut(large);
-        let large = large.par_chunks_mut(1);
-        let groups = large.chain(small.par_chunks_mut(H::GROUP));
-        groups.with_max_len(1).try_for_each(|group| {
-            if group.iter().all(|file| file.stamp.size <= SMALL as u64) && self.hash_group(group)? {
-                return Ok(());
-            }
-            group.iter_mut().try_for_each(|file| self.hash_one(file))
+        let (large, small) = rayon::join(|| self.hash_large(large), || self.hash_small(small));
+        large.and(small)
+    }
+
+    fn hash_large<H: ContentHash>(self, files: &mut [Unread<'_, H>]) -> Result<(), HashError> {
+        let files = files.par_iter_mut().with_max_len(1);
+        files.try_for_each(|file| self.hash_one(file))
+    }
+
+    fn hash_small<H: ContentHash>(self, files: &mut [Unread<'_, H>]) -> Result<(), HashError> {
+        files.par_chunks_mut(NEIGHBOURS).try_for_each(|files| {
+            // Neighbours have most of their paths in common. Those of like size fill the group.
+            files.sort_unstable_by_key(|file| file.stamp.size);
+            files.chunks_mut(H::GROUP).try_for_each(|group| {
+                if self.hash_group(group)? {
+                    return Ok(());
+                }
+                group.iter_mut().try_for_each(|file| self.hash_one(file))
+            })
         })
     }
 
-    /// Hashes files that fit into memory. Returns `false` if one of them does not any more.
+    /// Hashes files that fit into memory. Returns `false` if one of them does not any more, or
+    /// has otherwise changed since the walk saw it.
     fn hash_group<H: ContentHash>(self, files: &mut [Unread<'_, H>]) -> Result<bool, HashError> {
         thread_local! {
             static BUFFERS: RefCell<Vec<Vec<u8>>> = const { RefCell::new(Vec::new()) };
         }
         BUFFERS.with_borrow_mut(|buffers| {
             buffers.resize_with(files.len().max(buffers.len()), Vec::new);
-            let mut reads = Vec::with_capacity(files.len());
-            for (file, buffer) in files.iter().zip(&mut *buffers) {
-                let mut source = Source::open(&file.path, self.links)?;
-                if !source.read_whole(buffer)? {
-                    return Ok(false);
+            let mut contents: Vec<&[u8]> = Vec::with_capacity(files.len());
+            for (file, buffer) in files.iter().zip(buffers) {
+                let mut source = Source::open(file, self.links)?;
+                match source.read_whole(buffer)? {
+                    Some(content) if source.is_unchanged()? => contents.push(content),
+                    _ => return Ok(false),
                 }
-                reads.push(source.finish()?);
             }
-            let contents = reads
-                .iter()
-                .zip(buffers)
-                .map(|(read, buffer)| &buffer[..read.size]);
-            let hashes = H::of_group(&contents.collect::<Vec<_>>());
-            for ((file, read), hash) in files.iter_mut().zip(reads).zip(hashes) {
-                self.keep(file, &read, hash);
+            for (file, hash) in files.iter_mut().zip(H::of_group(&contents)) {
+                self.keep(file, file.stamp.size, Some(file.stamp), hash);
             }
             Ok(true)
         })
     }
 
-    /// Hashes a file of any size.
+    /// Hashes a file of any size, whatever the walk saw.
     fn hash_one<H: ContentHash>(self, file: &mut Unread<'_, H>) -> Result<(), HashError> {
-        let mut source = Source::open(&file.path, self.links)?;
+        let mut source = Source::open(file, self.links)?;
+        source.before = source.stat()?;
         let mut hasher = H::Hasher::new();
         let mut buffer = vec![0; CHUNK];
         loop {
@@ -263,20 +273,26 @@ impl Batch<'_> {
                 count => hasher.update(&buffer[..count]),
             }
         }
-        let read = source.finish()?;
-        self.keep(file, &read, H::finish(hasher));
+        let stamp = source.is_unchanged()?.then_some(source.before);
+        let size = source.size;
+        self.keep(file, size, stamp, H::finish(hasher));
         Ok(())
     }
 
-    fn keep<H: ContentHash>(self, file: &mut Unread<'_, H>, read: &Read, hash: H) {
+    /// Keeps what was read. `stamp` is what the file looked like before and after, if that was
+    /// the same.
+    fn keep<H: ContentHash>(
+        self,
+        file: &mut Unread<'_, H>,
+        size: u64,
+        stamp: Option<Stamp>,
+        hash: H,
+    ) {
         self.cache.count_read();
-        if let (Some(stamp), Some(now)) = (read.stamp, self.now) {
+        if let (Some(stamp), Some(now)) = (stamp, self.now) {
             self.cache.record(&stamp, hash.sums(), now);
         }
-        *file.content = Content::Known {
-            size: read.size as u64,
-            hash,
-        };
+        *file.content = Content::Known { size, hash };
     }
 }
 
@@ -284,71 +300,65 @@ impl Batch<'_> {
 struct Source<'a> {
     path: &'a Path,
     file: OwnedFd,
+    /// What it looked like before it was read.
     before: Stamp,
     /// How many bytes have been read.
-    size: usize,
-}
-
-/// What can be said of a file that was read.
-struct Read {
-    size: usize,
-    /// What it looked like, if that was the same before and after.
-    stamp: Option<Stamp>,
+    size: u64,
 }
 
 impl<'a> Source<'a> {
-    fn open(path: &'a Path, links: Links) -> Result<Self, HashError> {
-        let failed = |error: Errno| HashError::inside("read", path, error.into());
+    fn open<H>(file: &'a Unread<'_, H>, links: Links) -> Result<Self, HashError> {
+        let path = &file.path;
         // If a named pipe took the file's place meanwhile, there is no waiting for a writer.
         let flags = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NONBLOCK | links.flags();
-        let file = rustix::fs::open(path, flags, Mode::empty()).map_err(failed)?;
-        let stat = rustix::fs::fstat(&file).map_err(failed)?;
-        let kind = FileType::from_raw_mode(stat.st_mode);
-        if kind != FileType::RegularFile {
-            return Err(HashError::special(path, kind));
-        }
+        let opened = rustix::fs::open(path, flags, Mode::empty());
         Ok(Self {
             path,
-            file,
-            before: Stamp::of(&stat),
+            file: opened.map_err(|error| HashError::inside("read", path, error.into()))?,
+            before: file.stamp,
             size: 0,
         })
     }
 
+    /// Returns what it looks like. Whatever took a file's place is refused.
+    fn stat(&self) -> Result<Stamp, HashError> {
+        let stat = rustix::fs::fstat(&self.file)
+            .map_err(|error| HashError::inside("read", self.path, error.into()))?;
+        match FileType::from_raw_mode(stat.st_mode) {
+            FileType::RegularFile => Ok(Stamp::of(&stat)),
+            kind => Err(HashError::special(self.path, kind)),
+        }
+    }
+
     /// Reads the next bytes; none at the end. Where a file has a size, its end is there.
     fn read(&mut self, buffer: &mut [u8]) -> Result<usize, HashError> {
-        if self.size > 0 && self.size as u64 == self.before.size {
+        if self.size > 0 && self.size == self.before.size {
             return Ok(0);
         }
         let count = rustix::io::retry_on_intr(|| rustix::io::read(&self.file, &mut *buffer));
         let count = count.map_err(|error| HashError::inside("read", self.path, error.into()))?;
-        self.size += count;
+        self.size += count as u64;
         Ok(count)
     }
 
-    /// Reads everything into the start of `buffer`, which grows as needed. Returns `false` as
-    /// soon as that is much more than [`SMALL`].
-    fn read_whole(&mut self, buffer: &mut Vec<u8>) -> Result<bool, HashError> {
+    /// Reads everything into `buffer`, which grows as needed, and returns the part of it that
+    /// was read. Returns `None` as soon as that is more than [`SMALL`].
+    fn read_whole<'b>(&mut self, buffer: &'b mut Vec<u8>) -> Result<Option<&'b [u8]>, HashError> {
         let expected = usize::try_from(self.before.size).unwrap_or(usize::MAX);
-        while self.size <= SMALL {
-            let needed = expected.clamp(self.size, SMALL) + 1;
-            buffer.resize(needed.max(buffer.len()), 0);
-            let start = self.size;
-            if self.read(&mut buffer[start..])? == 0 {
-                return Ok(true);
+        let mut end = 0;
+        while end <= SMALL {
+            let room = expected.clamp(end, SMALL) + 1;
+            buffer.resize(room.max(buffer.len()), 0);
+            match self.read(&mut buffer[end..])? {
+                0 => return Ok(Some(&buffer[..end])),
+                count => end += count,
             }
         }
-        Ok(false)
+        Ok(None)
     }
 
-    fn finish(self) -> Result<Read, HashError> {
-        let after = rustix::fs::fstat(&self.file)
-            .map_err(|error| HashError::inside("read", self.path, error.into()))?;
-        let after = Stamp::of(&after);
-        let unchanged = after == self.before && after.size == self.size as u64;
-        Ok(Read {
-            size: self.size,
-            stamp: unchanged.then_some(after),
-        })
+    /// Returns whether it still looks as it did before, and was read to the end.
+    fn is_unchanged(&self) -> Result<bool, HashError> {
+        Ok(self.stat()? == self.before && self.size == self.before.size)
     }
 }

@@ -57,13 +57,10 @@ fn load(root: &Path, filter: &Filter, cache: &StatCache) -> Result<DirHash, Hash
     let digest = fold(&tree)?.ok_or_else(|| HashError::NothingToHash {
         path: root.to_owned(),
     })?;
+    let files = tree.nodes.iter().map(|node| node.contents.files.len());
     Ok(DirHash {
         digest: hex(&digest.0),
-        files: tree
-            .nodes
-            .iter()
-            .map(|node| node.contents.files.len())
-            .sum(),
+        files: files.sum(),
     })
 }
 
@@ -75,17 +72,15 @@ fn load(root: &Path, filter: &Filter, cache: &StatCache) -> Result<DirHash, Hash
 pub fn walk_dirhash<P: AsRef<str>>(root: &Path, ignore: &[P]) -> Result<Vec<PathBuf>, HashError> {
     let tree = walk_files(root, &Filter::new(ignore)?, &StatCache::disabled())?;
     let mut paths = Vec::new();
-    for Node {
-        place, contents, ..
-    } in &tree.nodes
-    {
-        for (name, _) in &contents.files {
-            let path = [&place.prefix[..], contents.names.get(*name)].concat();
-            paths.push(PathBuf::from(OsString::from_vec(path)));
+    for node in &tree.nodes {
+        for (name, _) in &node.contents.files {
+            let name = node.contents.names.get(*name);
+            paths.push([&node.place.prefix[..], name].concat());
         }
     }
-    paths.sort_by(|a, b| a.as_os_str().cmp(b.as_os_str()));
-    Ok(paths)
+    paths.sort_unstable();
+    let paths = paths.into_iter().map(OsString::from_vec);
+    Ok(paths.map(PathBuf::from).collect())
 }
 
 /// A directory to visit.
@@ -237,16 +232,14 @@ impl Place {
         })
     }
 }
+
 /// Returns the files that have to be read.
 fn unread(nodes: &mut [Node<Place, Files>]) -> Vec<Unread<'_, Md5Sum>> {
     let mut unread = Vec::new();
-    for Node {
-        place, contents, ..
-    } in nodes
-    {
-        for (name, content) in &mut contents.files {
-            let name = contents.names.get(*name);
-            unread.extend(content.unread(|| place.path.join(OsStr::from_bytes(name))));
+    for node in nodes {
+        for (name, content) in &mut node.contents.files {
+            let name = OsStr::from_bytes(node.contents.names.get(*name));
+            unread.extend(content.unread(|| node.place.path.join(name)));
         }
     }
     unread
@@ -258,14 +251,10 @@ fn fold(tree: &FileTree) -> Result<Option<Md5Sum>, HashError> {
     for level in tree.levels.iter().rev() {
         let positions: Vec<usize> = level.clone().collect();
         let groups = positions.par_chunks(Md5Sum::GROUP);
-        let folded: Vec<_> = groups
-            .map(|group| fold_group(tree, group, &hashes))
-            .collect();
-        let mut positions = positions.into_iter();
-        for group in folded {
-            for (hash, position) in group?.into_iter().zip(&mut positions) {
-                hashes[position] = hash;
-            }
+        let folded = groups.map(|group| fold_group(tree, group, &hashes));
+        let folded: Vec<_> = folded.collect::<Result<_, _>>()?;
+        for (&position, hash) in positions.iter().zip(folded.into_iter().flatten()) {
+            hashes[position] = hash;
         }
     }
     Ok(hashes[0])
@@ -277,15 +266,13 @@ fn fold_group(
     positions: &[usize],
     hashes: &[Option<Md5Sum>],
 ) -> Result<Vec<Option<Md5Sum>>, HashError> {
-    let descriptors = positions
-        .iter()
-        .map(|&position| descriptor(tree, position, hashes))
-        .collect::<Result<Vec<_>, _>>()?;
+    let positions = positions.iter();
+    let descriptors = positions.map(|&position| descriptor(tree, position, hashes));
+    let descriptors: Vec<_> = descriptors.collect::<Result<_, _>>()?;
     let texts: Vec<&[u8]> = descriptors.iter().map(Vec::as_slice).collect();
-    let folded = Md5Sum::of_group(&texts).into_iter().zip(&texts);
-    Ok(folded
-        .map(|(hash, text)| Some(hash).filter(|_| !text.is_empty()))
-        .collect())
+    let folded = Md5Sum::of_group(&texts).into_iter().zip(texts);
+    let folded = folded.map(|(hash, text)| (!text.is_empty()).then_some(hash));
+    Ok(folded.collect())
 }
 
 /// Returns what the hash of a directory is the MD5 of, given the hashes of those in it.
@@ -294,19 +281,16 @@ fn descriptor(
     position: usize,
     hashes: &[Option<Md5Sum>],
 ) -> Result<Vec<u8>, HashError> {
-    let Node {
-        place,
-        contents,
-        children,
-    } = &tree.nodes[position];
+    let node = &tree.nodes[position];
+    let (files, children) = (&node.contents.files, node.children.clone());
     // In the order of the entries as text: `data:` comes before `dirhash:`, and digests
     // compare as their hexadecimal digits do.
-    let mut entries = Vec::with_capacity(contents.files.len() + children.len());
-    for (name, content) in &contents.files {
-        let name = contents.names.get(*name);
+    let mut entries = Vec::with_capacity(files.len() + children.len());
+    for (name, content) in files {
+        let name = node.contents.names.get(*name);
         entries.push(("data:", content.known().1, name));
     }
-    for child in children.clone() {
+    for child in children {
         let name = &tree.nodes[child].place.name[..];
         entries.extend(hashes[child].map(|hash| ("dirhash:", hash, name)));
     }
@@ -314,7 +298,7 @@ fn descriptor(
     let mut text = Vec::with_capacity(entries.len() * 80);
     for (kind, Md5Sum(hash), name) in entries {
         if std::str::from_utf8(name).is_err() {
-            let path = place.path.join(OsStr::from_bytes(name));
+            let path = node.place.path.join(OsStr::from_bytes(name));
             return Err(HashError::NotUtf8 { path });
         }
         if !text.is_empty() {

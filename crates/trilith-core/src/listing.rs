@@ -25,9 +25,9 @@ struct Listing<'a> {
     path: &'a Path,
     directory: OwnedFd,
     /// All names, each with a NUL behind it.
-    names: Vec<u8>,
+    names: Box<[u8]>,
     /// Where each name ends, the NUL included, and what it names.
-    entries: Vec<(usize, FileType)>,
+    entries: Box<[(usize, FileType)]>,
 }
 
 /// One entry of an open directory.
@@ -41,7 +41,7 @@ pub(crate) struct Entry<'a> {
 
 /// All names in a directory.
 #[derive(Debug, Default)]
-pub(crate) struct Names(Vec<u8>);
+pub(crate) struct Names(Box<[u8]>);
 
 /// One of [`Names`].
 #[derive(Clone, Copy, Debug)]
@@ -83,27 +83,49 @@ where
     Ok((Names(listing.names), found))
 }
 
+/// Buffers that grow once for all directories a thread lists.
+struct Scratch {
+    raw: Vec<u8>,
+    names: Vec<u8>,
+    entries: Vec<(usize, FileType)>,
+}
+
+type NamesAndEntries = (Box<[u8]>, Box<[(usize, FileType)]>);
+
+impl Scratch {
+    const fn new() -> Self {
+        Self {
+            raw: Vec::new(),
+            names: Vec::new(),
+            entries: Vec::new(),
+        }
+    }
+
+    fn read(&mut self, directory: &OwnedFd) -> Result<NamesAndEntries, Errno> {
+        self.names.clear();
+        self.entries.clear();
+        self.raw.reserve(BUFFER);
+        let mut raw = RawDir::new(directory, self.raw.spare_capacity_mut());
+        while let Some(entry) = raw.next() {
+            let entry = entry?;
+            let name = entry.file_name();
+            if name != c"." && name != c".." {
+                self.names.extend_from_slice(name.to_bytes_with_nul());
+                self.entries.push((self.names.len(), entry.file_type()));
+            }
+        }
+        Ok((self.names.as_slice().into(), self.entries.as_slice().into()))
+    }
+}
+
 impl<'a> Listing<'a> {
     fn open(path: &'a Path, links: Links) -> Result<Self, Errno> {
         thread_local! {
-            static ENTRIES: RefCell<Vec<u8>> = RefCell::new(Vec::with_capacity(BUFFER));
+            static SCRATCH: RefCell<Scratch> = const { RefCell::new(Scratch::new()) };
         }
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC | links.flags();
         let directory = rustix::fs::open(path, flags, Mode::empty())?;
-        let mut names = Vec::with_capacity(1024);
-        let mut entries = Vec::with_capacity(64);
-        ENTRIES.with_borrow_mut(|buffer| {
-            let mut raw = RawDir::new(&directory, buffer.spare_capacity_mut());
-            while let Some(entry) = raw.next() {
-                let entry = entry?;
-                let name = entry.file_name();
-                if name != c"." && name != c".." {
-                    names.extend_from_slice(name.to_bytes_with_nul());
-                    entries.push((names.len(), entry.file_type()));
-                }
-            }
-            Ok::<(), Errno>(())
-        })?;
+        let (names, entries) = SCRATCH.with_borrow_mut(|scratch| scratch.read(&directory))?;
         Ok(Self {
             path,
             directory,

@@ -106,18 +106,6 @@ impl Patterns {
         decisive.is_some_and(|rule| rule.verdict)
     }
 
-    /// Returns whether the list matches everything there could be below `directory`.
-    ///
-    /// Where a `!` pattern decides it says `false`, and so it does where it only seems that
-    /// names exist that do not match.
-    #[must_use]
-    pub fn matches_all_below(&self, directory: impl AsRef<[u8]>) -> bool {
-        let mut prefix = directory.as_ref().to_vec();
-        prefix.push(b'/');
-        let inside = self.in_directory(&prefix);
-        inside.verdict && inside.open.is_empty()
-    }
-
     /// Returns the list as it applies to the names in one directory. `prefix` is the directory's
     /// relative path with a slash at its end, or empty for the root.
     pub(crate) fn in_directory<'a>(&'a self, prefix: &'a [u8]) -> DirectoryPatterns<'a> {
@@ -259,4 +247,122 @@ fn parse_rule(line: &str) -> Result<Option<Rule>, PatternError> {
 /// Returns whether Python's `str.rstrip` takes `c` away: white space and four separators.
 fn is_python_space(c: char) -> bool {
     c.is_whitespace() || matches!(c, '\x1c'..='\x1f')
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn matched<'a>(patterns: &[&str], paths: &[&'a str]) -> Vec<&'a str> {
+        let patterns = Patterns::parse(patterns).unwrap();
+        let matched = paths.iter().filter(|path| patterns.matches(path));
+        matched.copied().collect()
+    }
+
+    #[test]
+    fn oddities() {
+        for (patterns, paths, expected) in [
+            // Trailing white space goes, unless a backslash keeps it; leading white space stays.
+            (&["a \t\x1f\u{3000}"][..], &["a", "a "][..], &["a"][..]),
+            (&["a\\ "], &["a", "a "], &["a "]),
+            (&[" a"], &["a", " a"], &[" a"]),
+            // Comments, blank lines, a lone slash and unclosed brackets match nothing.
+            (&["#a", "", " ", "/", "[a"], &["#a", "a", "", "[a"], &[]),
+            (&["\\#a", "\\!b"], &["#a", "!b"], &["#a", "!b"]),
+            // The last match decides.
+            (
+                &["*", "!b", "b/c"],
+                &["a", "b", "b/c", "b/d"],
+                &["a", "b/c"],
+            ),
+            // A bracket can match a slash, and a caret negates like `!`.
+            (&["a[!b]c"], &["a/c", "abc", "axc"], &["a/c", "axc"]),
+            (&["[^a]"], &["a", "b", "é", "bb"], &["b", "é"]),
+            (
+                &["[]a]", "[b-]"],
+                &["]", "a", "-", "b", "c"],
+                &["]", "a", "-", "b"],
+            ),
+            (&["[\\]x"], &["\\x", "]x"], &["\\x"]),
+            (&["[[:alpha:]]"], &["a]", ":]", "a"], &["a]", ":]"]),
+            // A newline at the end is not seen, one in the middle stops `**`.
+            (&["a"], &["a\n", "a\n\n", "b\n/a"], &["a\n"]),
+            (&["*"], &["a\nb", "\n"], &["a\nb"]),
+            // One character is one code point.
+            (&["?"], &["é", "e\u{301}", "🦀"], &["é", "🦀"]),
+            (
+                &["a/**/b"],
+                &["a/b", "a/x/y/b", "a/xb"],
+                &["a/b", "a/x/y/b"],
+            ),
+            (&["a/**"], &["a", "a/b"], &["a/b"]),
+            (&["a*/"], &["ab", "ab/c"], &["ab/c"]),
+            (
+                &["/a", "!a/b"],
+                &["a", "/a", "./a", "x/a", "a/b"],
+                &["a", "/a", "./a"],
+            ),
+        ] {
+            assert_eq!(matched(patterns, paths), expected, "{patterns:?}");
+        }
+    }
+
+    #[test]
+    fn stray_bytes_are_characters_that_no_literal_matches() {
+        for (pattern, path, expected) in [
+            ("*.c", &b"\xff.c"[..], true),
+            ("?.c", b"\xff.c", true),
+            ("?.c", b"\xc3\xff.c", false),
+            ("[!a].c", b"\xff.c", true),
+            ("\u{ff}.c", b"\xff.c", false),
+            ("b", b"\xff/b", true),
+            ("\u{fffd}", b"\xff", false),
+        ] {
+            let patterns = Patterns::parse([pattern]).unwrap();
+            assert_eq!(patterns.matches(path), expected, "{pattern} {path:?}");
+        }
+    }
+
+    #[test]
+    fn refusals_say_why() {
+        for (pattern, message) in [
+            ("!", "pattern `!` has nothing after the `!`"),
+            ("! ", "pattern `! ` has nothing after the `!`"),
+            ("a\\", "pattern `a\\` has a backslash that escapes nothing"),
+            (
+                "a\\/b",
+                "pattern `a\\/b` has a backslash that escapes nothing",
+            ),
+            (
+                "[z-a]",
+                "pattern `[z-a]` has the range `z-a` the wrong way round",
+            ),
+        ] {
+            let error = Patterns::parse(["x", pattern]).unwrap_err();
+            assert_eq!(error.to_string(), message);
+            assert!(!error.hint().is_empty());
+        }
+        let error = Patterns::parse(["?".repeat(1 << 16)]).unwrap_err();
+        assert_eq!(error.to_string(), "a pattern of 65536 bytes is too large");
+    }
+
+    proptest! {
+        #[test]
+        fn a_directory_at_a_time_is_the_same(
+            patterns in proptest::collection::vec(
+                "!?/?(a|b|\\*|\\?|\\*\\*|\\[!?a\\]|\\.c|/|\n){1,5}", 0..4),
+            directory in "((a|b|ab|\\.c|b\n)/){0,3}",
+            name in "(a|b|\\.c|\n){1,3}",
+        ) {
+            let Ok(patterns) = Patterns::parse(&patterns) else { return Ok(()) };
+            let inside = patterns.in_directory(directory.as_bytes());
+            let matched = patterns.matches(format!("{directory}{name}"));
+            prop_assert_eq!(inside.matches(name.as_bytes()), matched);
+            if inside.is_decided() {
+                prop_assert_eq!(inside.verdict(), matched);
+            }
+        }
+    }
 }

@@ -9,7 +9,10 @@
 //! - its change time has a fraction of a second. File systems that keep whole seconds are too
 //!   coarse, and packed images (`squashfs`, ISO) often have one fixed time for everything.
 //!
-//! The moment is read off a nameless file beside the cache, not off a clock.
+//! The moment is read off a nameless file beside the cache, not off a clock. Two things nobody can
+//! see by looking at files: stores through a shared memory mapping that was written to before the
+//! file was read, and changes by other clients of a network file system until its own cache
+//! of times runs out. git's index has the same limits.
 //!
 //! Nothing that goes wrong with the cache is an error, and nothing makes it answer wrongly: a
 //! file that is damaged, cut short, of another version or too large counts as empty, and one that
@@ -231,5 +234,292 @@ impl StatCache {
 
     fn added(&self) -> MutexGuard<'_, BTreeMap<(u64, u64), Entry>> {
         self.added.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs::{self, File};
+    use std::time::{Duration, SystemTime};
+
+    use tempfile::TempDir;
+
+    use super::*;
+    use crate::{Patterns, Tree, load_dirhash, load_tree};
+
+    /// A tree of a few files and a place for its cache.
+    struct Project {
+        work: TempDir,
+    }
+
+    impl Project {
+        fn new() -> Self {
+            let work = tempfile::tempdir().unwrap();
+            fs::create_dir_all(work.path().join("tree/d")).unwrap();
+            for (path, content) in [("tree/a", "1"), ("tree/b", "2"), ("tree/d/c", "3")] {
+                fs::write(work.path().join(path), content).unwrap();
+            }
+            Self { work }
+        }
+
+        fn path(&self, path: &str) -> PathBuf {
+            self.work.path().join(path)
+        }
+
+        /// Returns the tree, and how many files were read for it.
+        fn run(&self) -> (Tree, usize) {
+            let cache = StatCache::load(&self.path("cache/stat"));
+            let tree = self.load(&cache);
+            let saved = cache.save();
+            assert!(!matches!(saved, Saved::Failed(_)), "{saved:?}");
+            (tree, cache.files_read())
+        }
+
+        fn load(&self, cache: &StatCache) -> Tree {
+            load_tree(&self.path("tree"), &Patterns::default(), cache).unwrap()
+        }
+
+        fn load_uncached(&self) -> Tree {
+            self.load(&StatCache::disabled())
+        }
+    }
+
+    #[test]
+    fn a_second_run_reads_what_has_changed() {
+        let project = Project::new();
+        let (before, read) = project.run();
+        assert_eq!(read, 3);
+        assert_eq!(project.run(), (before.clone(), 0));
+
+        fs::write(project.path("tree/b"), "x").unwrap();
+        let (after, read) = project.run();
+        assert_eq!(read, 1);
+        assert_ne!(after, before);
+        assert_eq!(after, project.load_uncached());
+        assert_eq!(project.run(), (after, 0));
+    }
+
+    #[test]
+    fn nothing_is_written_where_nothing_was_read() {
+        let project = Project::new();
+        project.run();
+        let cache = StatCache::load(&project.path("cache/stat"));
+        project.load(&cache);
+        assert!(matches!(cache.save(), Saved::Unchanged));
+        assert!(matches!(StatCache::disabled().save(), Saved::Unchanged));
+        let files = fs::read_dir(project.path("cache")).unwrap();
+        assert_eq!(files.count(), 1, "no temporary file may stay");
+    }
+
+    #[test]
+    fn both_hashes_of_a_file_are_kept() {
+        let project = Project::new();
+        let (tree, _) = project.run();
+        let dirhash =
+            |cache: &StatCache| load_dirhash::<&str>(&project.path("tree"), &[], cache).unwrap();
+        let cache = StatCache::load(&project.path("cache/stat"));
+        let hash = dirhash(&cache);
+        assert_eq!(cache.files_read(), 3);
+        assert!(matches!(cache.save(), Saved::Written));
+        let cache = StatCache::load(&project.path("cache/stat"));
+        assert_eq!(project.load(&cache), tree);
+        assert_eq!(dirhash(&cache), hash);
+        assert_eq!(cache.files_read(), 0);
+    }
+
+    #[test]
+    fn one_run_reads_a_file_once() {
+        let project = Project::new();
+        let cache = StatCache::load(&project.path("cache/stat"));
+        let tree = project.load(&cache);
+        assert_eq!(project.load(&cache), tree);
+        assert_eq!(cache.files_read(), 3);
+    }
+
+    #[test]
+    fn a_change_that_hides_itself_is_seen() {
+        let project = Project::new();
+        let path = project.path("tree/a");
+        let old = fs::metadata(&path).unwrap().modified().unwrap();
+        project.run();
+        // Same size, same modification time; only the change time cannot be set.
+        fs::write(&path, "9").unwrap();
+        File::options()
+            .write(true)
+            .open(&path)
+            .unwrap()
+            .set_modified(old)
+            .unwrap();
+        let (after, read) = project.run();
+        assert_eq!((after, read), (project.load_uncached(), 1));
+        // Another file in its place.
+        fs::write(project.path("new"), "8").unwrap();
+        fs::rename(project.path("new"), &path).unwrap();
+        let (after, read) = project.run();
+        assert_eq!((after, read), (project.load_uncached(), 1));
+    }
+
+    #[test]
+    fn rapid_changes_of_one_size_are_seen() {
+        let project = Project::new();
+        for round in 0..30u32 {
+            fs::write(project.path("tree/a"), format!("{round:4}")).unwrap();
+            let (tree, _) = project.run();
+            // At once, and often within the tick of the clock in which the file was read.
+            fs::write(project.path("tree/a"), format!("{:4}", round + 100)).unwrap();
+            assert_ne!(project.run().0, tree, "{round}");
+        }
+    }
+
+    #[test]
+    fn times_in_the_future_are_not_trusted() {
+        let project = Project::new();
+        let file = File::options()
+            .write(true)
+            .open(project.path("tree/a"))
+            .unwrap();
+        let future = file.metadata().unwrap().modified().unwrap() + Duration::from_secs(3600);
+        file.set_modified(future).unwrap();
+        project.run();
+        assert_eq!(project.run().1, 1);
+        file.set_modified(SystemTime::UNIX_EPOCH).unwrap();
+        project.run();
+        assert_eq!(project.run().1, 0);
+    }
+
+    #[test]
+    fn what_settles() {
+        let moment = |seconds, nanoseconds| Moment {
+            seconds,
+            nanoseconds,
+        };
+        let now = Now {
+            device: 1,
+            moment: moment(100, 500),
+        };
+        for (device, modified, changed, expected) in [
+            (1, moment(50, 0), moment(60, 1), true),
+            (1, moment(50, 0), moment(60, 0), false),
+            (1, moment(100, 1), moment(60, 1), false),
+            (1, moment(50, 0), moment(99, 999_999_999), false),
+            (1, moment(50, 0), moment(99, 975_000_500), true),
+            (1, moment(50, 0), moment(99, 975_000_501), false),
+            (1, moment(50, 0), moment(101, 1), false),
+            (2, moment(50, 0), moment(98, 500), true),
+            (2, moment(50, 0), moment(98, 501), false),
+            (1, moment(-5, 0), moment(-5, 7), true),
+        ] {
+            let stamp = Stamp {
+                device,
+                inode: 1,
+                size: 1,
+                modified,
+                changed,
+            };
+            assert_eq!(now.settles(&stamp), expected, "{stamp:?}");
+        }
+        assert_eq!(Moment::new(1, 1_000_000_000), moment(1, 0));
+        assert_eq!(Moment::new(1, u64::MAX), moment(1, 0));
+    }
+
+    #[test]
+    fn damage_costs_time_only() {
+        let project = Project::new();
+        let (tree, _) = project.run();
+        let path = project.path("cache/stat");
+        let good = fs::read(&path).unwrap();
+        let mut damaged: Vec<Vec<u8>> = (0..good.len()).map(|end| good[..end].to_vec()).collect();
+        for position in 0..good.len() {
+            for bit in [1, 128] {
+                let mut bytes = good.clone();
+                bytes[position] ^= bit;
+                damaged.push(bytes);
+            }
+        }
+        damaged.push([&good[..], b"x"].concat());
+        damaged.push([&good[..], &good[..]].concat());
+        damaged.push(vec![0; good.len()]);
+        for bytes in damaged {
+            fs::write(&path, &bytes).unwrap();
+            let cache = StatCache::load(&path);
+            assert_eq!(cache.records.len(), 0);
+        }
+        assert_eq!(project.run(), (tree.clone(), 3));
+        assert_eq!(project.run(), (tree, 0));
+    }
+
+    #[test]
+    fn other_versions_count_as_empty() {
+        let project = Project::new();
+        project.run();
+        let path = project.path("cache/stat");
+        let mut bytes = fs::read(&path).unwrap();
+        let version = bytes.iter().position(|&byte| byte == b'1').unwrap();
+        bytes[version] = b'2';
+        let body = bytes.len() - 32;
+        let sum = format::checksum(&bytes[..body]);
+        bytes[body..].copy_from_slice(&sum);
+        fs::write(&path, &bytes).unwrap();
+        assert_eq!(StatCache::load(&path).records.len(), 0);
+    }
+
+    #[test]
+    fn a_place_that_cannot_be_written_is_no_failure() {
+        let project = Project::new();
+        fs::write(project.path("file"), "").unwrap();
+        fs::create_dir(project.path("directory")).unwrap();
+        let expected = project.load_uncached();
+        for path in ["file/below/stat", "directory"] {
+            let cache = StatCache::load(&project.path(path));
+            assert_eq!(project.load(&cache), expected);
+            assert!(!matches!(cache.save(), Saved::Written), "{path}");
+        }
+        let pipe = project.path("pipe");
+        rustix::fs::mknodat(
+            rustix::fs::CWD,
+            &pipe,
+            rustix::fs::FileType::Fifo,
+            rustix::fs::Mode::RWXU,
+            0,
+        )
+        .unwrap();
+        assert_eq!(project.load(&StatCache::load(&pipe)), expected);
+    }
+
+    #[test]
+    fn saving_at_once_leaves_one_whole_cache() {
+        let project = Project::new();
+        let expected = project.load_uncached();
+        std::thread::scope(|scope| {
+            for _ in 0..8 {
+                scope.spawn(|| {
+                    for round in 0..10u32 {
+                        let own = tempfile::tempdir_in(project.work.path()).unwrap();
+                        fs::write(own.path().join("f"), round.to_le_bytes()).unwrap();
+                        let cache = StatCache::load(&project.path("cache/stat"));
+                        load_tree(own.path(), &Patterns::default(), &cache).unwrap();
+                        assert_eq!(project.load(&cache), expected);
+                        assert!(!matches!(cache.save(), Saved::Failed(_)));
+                    }
+                });
+            }
+        });
+        assert!(StatCache::load(&project.path("cache/stat")).records.len() > 0);
+        assert_eq!(project.run().0, expected);
+    }
+
+    #[test]
+    fn what_is_never_seen_again_is_dropped() {
+        let project = Project::new();
+        project.run();
+        fs::remove_dir_all(project.path("tree/d")).unwrap();
+        let path = project.path("cache/stat");
+        for round in 0..=u32::from(MAX_AGE) {
+            assert_eq!(StatCache::load(&path).records.len(), 3, "{round}");
+            // The same file, so that no entry is added.
+            fs::write(project.path("tree/a"), round.to_le_bytes()).unwrap();
+            project.run();
+        }
+        assert_eq!(StatCache::load(&path).records.len(), 2);
     }
 }

@@ -174,13 +174,10 @@ fn load_directory(
         visit(places.get(position), ignore, cache)
     })?;
     let mut unread = Vec::new();
-    for Node {
-        place, contents, ..
-    } in &mut tree.nodes
-    {
-        for (name, leaf) in &mut contents.leaves {
-            let name = OsStr::from_bytes(contents.names.get(*name));
-            unread.extend(leaf.unread(|| place.path.join(name)));
+    for node in &mut tree.nodes {
+        for (name, leaf) in &mut node.contents.leaves {
+            let name = OsStr::from_bytes(node.contents.names.get(*name));
+            unread.extend(leaf.unread(|| node.place.path.join(name)));
         }
     }
     hash_files(unread, Links::Refuse, cache)?;
@@ -308,42 +305,408 @@ impl Leaf {
 /// Returns what counts, sorted.
 fn into_entries(tree: Walked<Place, Contents>) -> Vec<TreeEntry> {
     let mut counts = vec![false; tree.nodes.len()];
-    // From the bottom up: directories in a directory stand behind it.
+    // From the bottom up: the directories in a directory stand behind it.
     for (position, node) in tree.nodes.iter().enumerate().rev() {
-        let Node {
-            place,
-            contents,
-            children,
-        } = node;
         counts[position] = position == 0
-            || !contents.leaves.is_empty()
-            || counts[children.clone()].contains(&true)
-            || (contents.empty && !place.ignored);
+            || !node.contents.leaves.is_empty()
+            || counts[node.children.clone()].contains(&true)
+            || (node.contents.empty && !node.place.ignored);
     }
     let nodes = tree.nodes.into_par_iter().zip(counts);
-    let counted = nodes.filter(|(_, counts)| *counts);
-    let mut entries: Vec<TreeEntry> = counted
-        .flat_map_iter(
-            |(
-                Node {
-                    place, contents, ..
-                },
-                _,
-            )| {
-                let prefix = place.prefix;
-                let directory = TreeEntry {
-                    path: prefix.strip_suffix(b"/").unwrap_or_default().to_vec(),
-                    kind: EntryKind::Directory { mode: place.mode },
-                };
-                let Contents { names, leaves, .. } = contents;
-                let leaves = leaves.into_iter().map(move |(name, leaf)| TreeEntry {
-                    path: [&prefix[..], names.get(name)].concat(),
-                    kind: leaf.into_kind(),
-                });
-                std::iter::once(directory).chain(leaves)
-            },
-        )
-        .collect();
+    let counting = nodes.filter(|(_, counts)| *counts);
+    let mut entries: Vec<TreeEntry> = counting.flat_map_iter(|(node, _)| entries(node)).collect();
     entries.par_sort_unstable_by(|a, b| a.path.cmp(&b.path));
     entries
+}
+
+/// Returns a directory and what is in it, other directories apart.
+fn entries(node: Node<Place, Contents>) -> impl Iterator<Item = TreeEntry> {
+    let Place { prefix, mode, .. } = node.place;
+    let Contents { names, leaves, .. } = node.contents;
+    let directory = TreeEntry {
+        path: prefix.strip_suffix(b"/").unwrap_or_default().to_vec(),
+        kind: EntryKind::Directory { mode },
+    };
+    let leaves = leaves.into_iter().map(move |(name, leaf)| TreeEntry {
+        path: [&prefix[..], names.get(name)].concat(),
+        kind: leaf.into_kind(),
+    });
+    std::iter::once(directory).chain(leaves)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs::{self, File, Permissions};
+    use std::os::unix::fs::{PermissionsExt as _, symlink};
+    use std::os::unix::net::UnixListener;
+
+    use proptest::prelude::*;
+    use tempfile::TempDir;
+
+    use super::*;
+    use crate::stat_cache::Saved;
+
+    /// Makes a tree of `path`, `path/` (a directory) and `path -> target`.
+    fn make(entries: &[&str]) -> TempDir {
+        let root = tempfile::tempdir().unwrap();
+        for entry in entries {
+            let (path, target) = entry.split_once(" -> ").unwrap_or((entry, ""));
+            let path = root.path().join(path);
+            if entry.ends_with('/') {
+                fs::create_dir_all(path).unwrap();
+                continue;
+            }
+            fs::create_dir_all(path.parent().unwrap()).unwrap();
+            if target.is_empty() {
+                fs::write(path, entry).unwrap();
+            } else {
+                symlink(target, path).unwrap();
+            }
+        }
+        root
+    }
+
+    fn load(root: &Path, ignore: &[&str]) -> Result<Tree, HashError> {
+        let ignore = Patterns::parse(ignore).unwrap();
+        load_tree(root, &ignore, &StatCache::disabled())
+    }
+
+    fn paths(tree: &Tree) -> Vec<String> {
+        let path = |entry: &TreeEntry| String::from_utf8(entry.path.clone()).unwrap();
+        tree.entries().iter().map(path).collect()
+    }
+
+    fn set_mode(path: &Path, mode: u32) {
+        fs::set_permissions(path, Permissions::from_mode(mode)).unwrap();
+    }
+
+    #[test]
+    fn canonical_modes() {
+        for (mode, expected) in [
+            (0o664, 0o644),
+            (0o640, 0o644),
+            (0o600, 0o644),
+            (0o777, 0o755),
+            (0o700, 0o755),
+            (0o444, 0o444),
+            (0o4750, 0o4755),
+            (0o1777, 0o1755),
+            (0o100_644, 0o644),
+            (0o077, 0),
+            (0o200, 0o200),
+        ] {
+            assert_eq!(canonical_mode(mode), expected, "{mode:o}");
+        }
+    }
+
+    /// The bytes the documentation of the hashes promises, written out.
+    #[test]
+    fn the_format_is_pinned() {
+        let root = make(&["b", "a/x", "l -> a"]);
+        fs::write(root.path().join("b"), "1").unwrap();
+        fs::write(root.path().join("a/x"), "").unwrap();
+        set_mode(&root.path().join("a/x"), 0o750);
+        let tree = load(root.path(), &[]).unwrap();
+        assert_eq!(paths(&tree), ["", "a", "a/x", "b", "l"]);
+        let sha256 = |domain: &[u8], fields: &[(&str, &[u8])]| {
+            let mut bytes = (domain.len() as u64).to_le_bytes().to_vec();
+            bytes.extend_from_slice(domain);
+            for field in fields
+                .iter()
+                .flat_map(|(name, value)| [name.as_bytes(), value])
+            {
+                bytes.extend_from_slice(&(field.len() as u64).to_le_bytes());
+                bytes.extend_from_slice(field);
+            }
+            Digest::of(&bytes).hex().to_owned()
+        };
+        let domain = b"trilith/tree-entry/v1";
+        let expected = [
+            sha256(domain, &[("kind", b"directory"), ("mode", b"\xed\x01\0\0")]),
+            sha256(
+                domain,
+                &[
+                    ("kind", b"file"),
+                    ("mode", b"\xed\x01\0\0"),
+                    ("size", &[0; 8]),
+                    ("digest", Digest::of(b"").as_str().as_bytes()),
+                ],
+            ),
+            sha256(
+                domain,
+                &[
+                    ("kind", b"file"),
+                    ("mode", b"\xa4\x01\0\0"),
+                    ("size", b"\x01\0\0\0\0\0\0\0"),
+                    ("digest", Digest::of(b"1").as_str().as_bytes()),
+                ],
+            ),
+            sha256(domain, &[("kind", b"symlink"), ("target", b"a")]),
+        ];
+        let hashes: Vec<String> = tree.entries()[1..]
+            .iter()
+            .map(|e| e.hash().to_hex())
+            .collect();
+        assert_eq!(hashes, expected);
+        assert_eq!(
+            tree.hash().to_hex(),
+            "818db28e6f831758f230509a59bd7710ca4fd3c77672d98a81e41720f3713891"
+        );
+    }
+
+    #[test]
+    fn what_is_left_out() {
+        let tree = [
+            "a.py",
+            "a.pyc",
+            "docs/x.md",
+            "docs/y.md",
+            "empty/",
+            "build/keep/x",
+            "build/y",
+            "build/void/",
+            "m/.cache/z",
+            "m/.cache/void/",
+            "l.pyc -> a.py",
+        ];
+        for (ignore, expected) in [
+            (
+                &[".*/", "*.pyc", "*.md", "build"][..],
+                &["", "a.py", "empty"][..],
+            ),
+            (
+                &["*.pyc", "docs", "m", "empty", "build/", "!build/keep/"],
+                &["", "a.py", "build", "build/keep", "build/keep/x"],
+            ),
+            (&["*"], &[""]),
+            (&["*", "!y.md"], &["", "docs", "docs/y.md"]),
+            (&["*.*", "m", "build/*"], &["", "empty"]),
+        ] {
+            let root = make(&tree);
+            let tree = load(root.path(), ignore).unwrap();
+            assert_eq!(paths(&tree), expected, "{ignore:?}");
+        }
+    }
+
+    #[test]
+    fn a_bracket_that_matches_a_slash_takes_no_directory() {
+        let root = make(&["test/x", "tests/y", "testy"]);
+        let tree = load(root.path(), &["test[!s]"]).unwrap();
+        assert_eq!(paths(&tree), ["", "test", "test/x", "tests", "tests/y"]);
+    }
+
+    #[test]
+    fn links_are_never_followed() {
+        let root = make(&[
+            "d/f",
+            "out -> /etc",
+            "loop -> .",
+            "gone -> nowhere",
+            "self -> self",
+        ]);
+        let tree = load(root.path(), &[]).unwrap();
+        let links = tree.entries().iter().filter_map(|entry| match &entry.kind {
+            EntryKind::Symlink { target } => Some((entry.path.as_slice(), target.as_slice())),
+            _ => None,
+        });
+        let expected: [(&[u8], &[u8]); 4] = [
+            (b"gone", b"nowhere"),
+            (b"loop", b"."),
+            (b"out", b"/etc"),
+            (b"self", b"self"),
+        ];
+        assert_eq!(links.collect::<Vec<_>>(), expected);
+    }
+
+    #[test]
+    fn the_root_can_be_a_file_or_a_link() {
+        let root = make(&["f", "l -> f"]);
+        let file = load(&root.path().join("f"), &["*"]).unwrap();
+        let digest = Digest::of(b"f");
+        let (mode, size) = (0o644, 1);
+        set_mode(&root.path().join("f"), 0o600);
+        assert_eq!(paths(&file), [""]);
+        assert_eq!(
+            file.entries()[0].kind,
+            EntryKind::File { mode, size, digest }
+        );
+        let link = load(&root.path().join("l"), &[]).unwrap();
+        let target = b"f".to_vec();
+        assert_eq!(link.entries()[0].kind, EntryKind::Symlink { target });
+    }
+
+    #[test]
+    fn where_when_and_under_which_umask_does_not_count() {
+        let (one, two) = (make(&["a/b", "c", "a.b"]), make(&["a.b", "c", "a/b"]));
+        fs::write(one.path().join("a/b"), "same").unwrap();
+        fs::write(two.path().join("a/b"), "same").unwrap();
+        for path in ["c", "a/b"] {
+            set_mode(&two.path().join(path), 0o600);
+        }
+        set_mode(&two.path().join("a"), 0o700);
+        let file = File::options()
+            .write(true)
+            .open(two.path().join("c"))
+            .unwrap();
+        file.set_modified(std::time::SystemTime::UNIX_EPOCH)
+            .unwrap();
+        let (one, two) = (
+            load(one.path(), &[]).unwrap(),
+            load(two.path(), &[]).unwrap(),
+        );
+        assert_eq!(one, two);
+        assert_eq!(one.hash(), two.hash());
+        assert_eq!(paths(&one), ["", "a", "a.b", "a/b", "c"]);
+    }
+
+    #[test]
+    fn names_need_not_be_text() {
+        let root = tempfile::tempdir().unwrap();
+        fs::write(root.path().join(OsStr::from_bytes(b"\xff\n\x01")), "").unwrap();
+        let tree = load(root.path(), &[]).unwrap();
+        assert_eq!(tree.entries()[1].path, b"\xff\n\x01");
+        let answer = crate::load_dirhash::<&str>(root.path(), &[], &StatCache::disabled());
+        assert!(matches!(answer, Err(HashError::NotUtf8 { .. })));
+    }
+
+    #[test]
+    fn what_has_no_content_is_refused_unless_ignored() {
+        let root = make(&["f"]);
+        let _socket = UnixListener::bind(root.path().join("s")).unwrap();
+        let error = load(root.path(), &[]).unwrap_err();
+        let expected = format!(
+            "`{}` is a socket, which has no content to hash",
+            root.path().join("s").display()
+        );
+        assert_eq!(error.to_string(), expected);
+        assert_eq!(error.hint().unwrap(), "add it to the ignore patterns");
+        assert_eq!(paths(&load(root.path(), &["s"]).unwrap()), ["", "f"]);
+        let error = load(Path::new("/dev/null"), &[]).unwrap_err();
+        assert!(matches!(
+            error,
+            HashError::SpecialFile { what: "device", .. }
+        ));
+    }
+
+    #[test]
+    fn errors_name_the_path() {
+        let error = load(Path::new("/nonexistent/x"), &[]).unwrap_err();
+        assert_eq!(error.to_string(), "`/nonexistent/x` does not exist");
+        // A file that can be opened and not read, whoever asks.
+        let error = load(Path::new("/proc/self/mem"), &[]).unwrap_err();
+        assert_eq!(error.to_string(), "cannot read `/proc/self/mem`");
+        assert!(std::error::Error::source(&error).is_some());
+    }
+
+    #[test]
+    fn deep_nesting_does_not_exhaust_the_stack() {
+        let root = tempfile::tempdir().unwrap();
+        let deep = root.path().join("d/".repeat(800));
+        fs::create_dir_all(&deep).unwrap();
+        fs::write(deep.join("f"), "").unwrap();
+        assert_eq!(load(root.path(), &[]).unwrap().entries().len(), 802);
+        let cache = StatCache::disabled();
+        let hash = crate::load_dirhash::<&str>(root.path(), &[], &cache).unwrap();
+        assert_eq!(hash.files, 1);
+    }
+
+    #[test]
+    fn a_tree_that_changes_meanwhile_gives_an_answer_or_an_error() {
+        let root = make(&["a/1", "a/2", "b/1"]);
+        std::thread::scope(|scope| {
+            let busy = scope.spawn(|| {
+                for round in 0..100 {
+                    let directory = root.path().join("busy");
+                    fs::create_dir(&directory).unwrap();
+                    for file in 0..5 {
+                        fs::write(directory.join(file.to_string()), vec![0; round]).unwrap();
+                    }
+                    fs::remove_dir_all(&directory).unwrap();
+                }
+            });
+            while !busy.is_finished() {
+                match load(root.path(), &[]) {
+                    Ok(tree) => assert!(tree.entries().len() >= 6),
+                    Err(error) => {
+                        assert!(matches!(error, HashError::Vanished { .. }), "{error}");
+                        assert!(error.is_retryable());
+                    }
+                }
+            }
+        });
+    }
+
+    #[test]
+    fn files_of_all_sizes() {
+        let root = tempfile::tempdir().unwrap();
+        let sizes = [0, 1, 131_071, 131_072, 131_073, 262_144, 1_000_000];
+        for size in sizes {
+            let content: Vec<u8> = (0..=250).cycle().take(size).collect();
+            fs::write(root.path().join(size.to_string()), content).unwrap();
+        }
+        let sparse = File::create(root.path().join("sparse")).unwrap();
+        sparse.set_len(50_000_000).unwrap();
+        let cache_file = tempfile::tempdir().unwrap();
+        let cache = StatCache::load(&cache_file.path().join("c"));
+        let tree = load_tree(root.path(), &Patterns::default(), &cache).unwrap();
+        for entry in &tree.entries()[1..] {
+            let EntryKind::File { size, digest, .. } = &entry.kind else {
+                panic!("{entry:?}");
+            };
+            let path = root.path().join(OsStr::from_bytes(&entry.path));
+            let content = fs::read(path).unwrap();
+            assert_eq!(*size, content.len() as u64);
+            assert_eq!(*digest, Digest::of(&content));
+        }
+        assert!(matches!(cache.save(), Saved::Written));
+        let cache = StatCache::load(&cache_file.path().join("c"));
+        assert_eq!(
+            load_tree(root.path(), &Patterns::default(), &cache).unwrap(),
+            tree
+        );
+        assert_eq!(cache.files_read(), 0);
+    }
+
+    fn any_kind() -> impl Strategy<Value = EntryKind> {
+        let content = || proptest::collection::vec(any::<u8>(), 0..3);
+        prop_oneof![
+            (0u32..4).prop_map(|mode| EntryKind::Directory { mode }),
+            (0u32..4, content()).prop_map(|(mode, content)| EntryKind::File {
+                mode,
+                size: content.len() as u64,
+                digest: Digest::of(&content),
+            }),
+            content().prop_map(|target| EntryKind::Symlink { target }),
+        ]
+    }
+
+    fn any_tree() -> impl Strategy<Value = Tree> {
+        let path = proptest::collection::vec(any::<u8>(), 0..3);
+        proptest::collection::btree_map(path, any_kind(), 0..4).prop_map(|entries| {
+            let entries = entries
+                .into_iter()
+                .map(|(path, kind)| TreeEntry { path, kind });
+            Tree {
+                entries: entries.collect(),
+            }
+        })
+    }
+
+    proptest! {
+        #[test]
+        fn different_trees_have_different_hashes(one in any_tree(), two in any_tree()) {
+            prop_assert_eq!(one == two, one.hash() == two.hash());
+        }
+
+        #[test]
+        fn any_change_moves_the_hash(tree in any_tree(), at in 0usize..4, kind in any_kind()) {
+            let mut other = tree.clone();
+            if let Some(entry) = other.entries.get_mut(at) {
+                entry.kind = kind;
+            } else {
+                other.entries.push(TreeEntry { path: vec![255; 4], kind });
+            }
+            prop_assert_eq!(tree == other, tree.hash() == other.hash());
+        }
+    }
 }

@@ -49,8 +49,7 @@ impl<P> Places<P> {
 /// Visits `root` and every directory that the visits return.
 ///
 /// `visit` is given the places found so far and the position of the one to visit; it returns what
-/// it found and the places of the directories to visit next. Of several errors the one that
-/// comes first in the tree's order is returned.
+/// it found and the places of the directories to visit next.
 pub(crate) fn walk<P, C, V>(root: P, visit: V) -> Result<Walked<P, C>, HashError>
 where
     P: Send + Sync,
@@ -66,9 +65,8 @@ where
             .clone()
             .into_par_iter()
             .map(|position| visit(&places, position))
-            .collect();
-        for (position, visited) in level.clone().zip(visits) {
-            let (contents, below) = visited?;
+            .collect::<Result<_, _>>()?;
+        for (position, (contents, below)) in level.clone().zip(visits) {
             let start = places.0.len();
             places
                 .0

@@ -19,8 +19,8 @@ const OTHER_CLOCK_MARGIN: Duration = Duration::from_secs(2);
 /// How long [`Clock::settle`] sleeps between two looks at the clock.
 const NAP: Duration = Duration::from_millis(5);
 
-/// How often it sleeps at most: for the margin, and once more.
-const NAPS: u32 = 6;
+/// How often it sleeps at most: for the margin, a tick that the clock may be behind, and some.
+const NAPS: u32 = 10;
 
 /// A file in the directory of the cache whose times tell what the time is there.
 #[derive(Debug)]

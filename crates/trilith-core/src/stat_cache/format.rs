@@ -69,6 +69,10 @@ impl Records {
     }
 
     fn read(file: &Path) -> Option<Self> {
+        // Opening a named pipe would wait for somebody to write.
+        if !fs::metadata(file).ok()?.is_file() {
+            return None;
+        }
         let file = File::open(file).ok()?;
         let limit = HEADER + MAX_RECORDS * Columns(u8::MAX).record() + CHECKSUM;
         let size = usize::try_from(file.metadata().ok()?.len()).ok()?;
@@ -154,7 +158,7 @@ pub(super) fn write(file: &Path, entries: &mut Vec<Entry>) -> io::Result<()> {
 }
 
 /// Returns the SHA-256 of the SHA-256s of all pieces of [`PIECE`] bytes.
-fn checksum(content: &[u8]) -> [u8; CHECKSUM] {
+pub(super) fn checksum(content: &[u8]) -> [u8; CHECKSUM] {
     let pieces = content.par_chunks(PIECE).map(Sha256::digest);
     let mut all = Sha256::new();
     for piece in pieces.collect::<Vec<_>>() {
