@@ -1,4 +1,4 @@
-//! What CI and contributors run: `cargo xtask check`.
+//! What CI and contributors run: `cargo xtask check`, and `cargo xtask bench`.
 //!
 //! Every part prints a header and its time, all parts run even when one fails, and the last
 //! line counts the tests. It needs no tool that it does not install itself. It changes
@@ -10,6 +10,7 @@
     reason = "it talks to people"
 )]
 
+mod bench;
 mod check;
 mod deps;
 mod leftovers;
@@ -22,6 +23,7 @@ use std::process::ExitCode;
 
 const USAGE: &str = "\
 Usage: cargo xtask check [PART]...
+       cargo xtask bench [NAME]...
 
 Parts (all of them without one):
   fmt       formatting
@@ -29,7 +31,10 @@ Parts (all of them without one):
   deps      licences, versions, origins and directions of dependencies
   lint      clippy, warnings are errors
   docs      documentation, warnings are errors
-  test      every test; installs what they need when run by root on Debian";
+  test      every test; installs what they need when run by root on Debian
+
+Benchmarks (all of them without a name):
+  hash, unchanged, source-change, large-layer, base-size";
 
 fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
@@ -43,6 +48,7 @@ fn main() -> ExitCode {
             Ok(parts) => check::run_all(&parts),
             Err(name) => wrong_usage(&format!("there is no part `{name}`")),
         },
+        ["bench", names @ ..] => bench::run_benchmarks(names),
         [] => wrong_usage("a command is missing"),
         [other, ..] => wrong_usage(&format!("there is no command `{other}`")),
     }
