@@ -14,12 +14,10 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use serde_json::Value;
-use trilith_core::{Digest, Owner};
+use trilith_core::{Digest, Owner, canonical_mode};
 use trilith_oci::ImageStore as _;
 use trilith_oci::image::Image;
-use trilith_oci::layer::{
-    Compression, EntryKind, LayerContent, LayerEntry, canonical_mode, write_layer,
-};
+use trilith_oci::layer::{Compression, EntryKind, LayerContent, LayerEntry, write_layer};
 use trilith_oci::layout::LayoutRepository;
 
 use support::{ROLE, directory, file, layout, on_scratch, symlink, tag, this_program};

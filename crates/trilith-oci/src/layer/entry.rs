@@ -3,10 +3,12 @@
 //! Checks names and their relation to each other; opens no file.
 
 use std::collections::HashSet;
-use std::path::PathBuf;
+use std::ffi::OsString;
+use std::os::unix::ffi::{OsStrExt as _, OsStringExt as _};
+use std::path::{Path, PathBuf};
 
 use bytes::Bytes;
-use trilith_core::{Destination, Digest, Owner};
+use trilith_core::{Destination, Digest, Owner, Tree, TreeEntry};
 
 use crate::error::Error;
 
@@ -63,34 +65,43 @@ pub enum LayerContent {
     Bytes(Bytes),
 }
 
-/// An entry of a payload, before it has a place in an image.
-#[derive(Clone, Debug)]
-pub struct PayloadEntry {
-    /// Path relative to the payload's root, which itself is the empty path.
-    pub path: Vec<u8>,
-    /// What it is.
-    pub kind: EntryKind,
-}
-
-/// Returns the entries of `payload` at `to`, all owned by `owner`.
+/// Returns the entries of `tree`, which was loaded from `root`, at `to`, all owned by `owner`.
 ///
-/// A payload that is one file becomes `to`. One that is a directory gives `to` its mode and owner
-/// too, but for `/`, which is always the base's; directories above `to` are not written at all.
+/// A tree that is one file or link becomes `to`. One that is a directory gives `to` its mode and
+/// owner too, but for `/`, which is always the base's; directories above `to` are not written.
 #[must_use]
-pub fn place(payload: Vec<PayloadEntry>, to: &Destination, owner: Owner) -> Vec<LayerEntry> {
-    let at_root = to.relative().is_empty();
-    payload
-        .into_iter()
-        .filter(|entry| {
-            let is_root = at_root && entry.path.is_empty();
-            !(is_root && matches!(entry.kind, EntryKind::Directory { .. }))
-        })
-        .map(|PayloadEntry { path, kind }| LayerEntry {
-            path: join(to.relative().as_bytes(), &path),
-            kind,
+pub fn layer_entries(tree: &Tree, root: &Path, to: &Destination, owner: Owner) -> Vec<LayerEntry> {
+    let to = to.relative().as_bytes();
+    let is_image_root = |entry: &&TreeEntry| {
+        let is_directory = matches!(entry.kind, trilith_core::EntryKind::Directory { .. });
+        is_directory && entry.path.is_empty() && to.is_empty()
+    };
+    let entries = tree.entries().iter();
+    entries
+        .filter(|entry| !is_image_root(entry))
+        .map(|entry| LayerEntry {
+            path: join(to, &entry.path),
+            kind: kind(entry, root),
             owner,
         })
         .collect()
+}
+
+/// Returns what `entry` is, its content in the tree at `root`.
+fn kind(entry: &TreeEntry, root: &Path) -> EntryKind {
+    match entry.kind.clone() {
+        trilith_core::EntryKind::Directory { mode } => EntryKind::Directory { mode },
+        trilith_core::EntryKind::Symlink { target } => EntryKind::Symlink { target },
+        trilith_core::EntryKind::File { mode, size, digest } => {
+            let path = join(root.as_os_str().as_bytes(), &entry.path);
+            EntryKind::File {
+                mode,
+                size,
+                digest,
+                content: LayerContent::Path(OsString::from_vec(path).into()),
+            }
+        }
+    }
 }
 
 fn join(parent: &[u8], child: &[u8]) -> Vec<u8> {
@@ -99,16 +110,6 @@ fn join(parent: &[u8], child: &[u8]) -> Vec<u8> {
     } else {
         [parent, child].join(&b'/')
     }
-}
-
-/// Returns the mode as layers and keys have it, so that a umask never leaks into a digest.
-///
-/// The owner's bits, setuid, setgid and sticky stay; group and others get the owner's read and
-/// execute bits and never write.
-#[must_use]
-pub fn canonical_mode(mode: u32) -> u32 {
-    let owner = (mode >> 6) & 0o7;
-    (mode & 0o7700) | ((owner & 0o5) << 3) | (owner & 0o5)
 }
 
 /// Returns `entries` in the order of their paths' bytes.

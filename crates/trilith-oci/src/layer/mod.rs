@@ -18,7 +18,7 @@ use serde::{Deserialize, Serialize};
 use trilith_core::{Algorithm, Digest, Digester};
 
 pub use compress::Compression;
-pub use entry::{EntryKind, LayerContent, LayerEntry, PayloadEntry, canonical_mode, place};
+pub use entry::{EntryKind, LayerContent, LayerEntry, layer_entries};
 
 use crate::descriptor::Descriptor;
 use crate::diff_id::DiffId;
@@ -460,53 +460,39 @@ mod tests {
     }
 
     #[test]
-    fn placing() {
-        let payload = || {
-            let file = |path: &str| PayloadEntry {
-                path: path.into(),
-                kind: file("", "").kind,
-            };
-            let mut root = file("");
-            root.kind = EntryKind::Directory { mode: 0o755 };
-            vec![root, file("a"), file("b/c")]
-        };
+    fn trees() {
+        let directory = tempfile::tempdir().unwrap();
+        let root = directory.path();
+        fs::create_dir(root.join("b")).unwrap();
+        fs::write(root.join("a"), "content").unwrap();
+        fs::write(root.join("b/c"), "").unwrap();
+        std::os::unix::fs::symlink("../..", root.join("b/link")).unwrap();
         let owner = Owner { uid: 1, gid: 2 };
-        for (to, expected) in [
-            ("/", vec!["a", "b/c"]),
-            ("/opt/app", vec!["opt/app", "opt/app/a", "opt/app/b/c"]),
+        let load = |root: &Path| {
+            let patterns = trilith_core::Patterns::default();
+            trilith_core::load_tree(root, &patterns, &trilith_core::StatCache::disabled()).unwrap()
+        };
+        for (root, to, expected) in [
+            (root.to_owned(), "/", vec!["a", "b", "b/c", "b/link"]),
+            (
+                root.to_owned(),
+                "/o/p",
+                vec!["o/p", "o/p/a", "o/p/b", "o/p/b/c", "o/p/b/link"],
+            ),
+            (root.join("a"), "/opt/run", vec!["opt/run"]),
+            (root.join("b/link"), "/opt/link", vec!["opt/link"]),
         ] {
-            let placed = place(payload(), &to.parse().unwrap(), owner);
-            let paths: Vec<_> = placed
+            let entries = layer_entries(&load(&root), &root, &to.parse().unwrap(), owner);
+            let paths: Vec<_> = entries
                 .iter()
-                .map(|e| String::from_utf8_lossy(&e.path))
+                .map(|entry| String::from_utf8_lossy(&entry.path))
                 .collect();
             assert_eq!(paths, expected);
-            assert!(placed.iter().all(|entry| entry.owner == owner));
+            assert!(entries.iter().all(|entry| entry.owner == owner));
+            write(entries, Compression::None).unwrap();
         }
-        let single = vec![PayloadEntry {
-            path: Vec::new(),
-            kind: file("", "").kind,
-        }];
-        let placed = place(single, &"/opt/run".parse().unwrap(), owner);
-        assert_eq!(placed[0].path, b"opt/run");
-    }
-
-    #[test]
-    fn modes() {
-        for (mode, expected) in [
-            (0o664, 0o644),
-            (0o640, 0o644),
-            (0o600, 0o644),
-            (0o775, 0o755),
-            (0o700, 0o755),
-            (0o444, 0o444),
-            (0o4750, 0o4755),
-            (0o2070, 0o2000),
-            (0o1777, 0o1755),
-            (0o100_644, 0o644),
-        ] {
-            assert_eq!(canonical_mode(mode), expected, "{mode:o}");
-            assert_eq!(canonical_mode(expected), expected);
-        }
+        // A file cannot become the root.
+        let entries = layer_entries(&load(&root.join("a")), root, &"/".parse().unwrap(), owner);
+        assert!(write(entries, Compression::None).is_err());
     }
 }

@@ -1,8 +1,9 @@
 //! Headers of tar archives, byte for byte the same for the same entry.
 //!
 //! POSIX ustar; what does not fit there goes into a PAX header in front: paths and link targets
-//! beyond 100 bytes or outside ASCII, sizes beyond 8 GiB, owners beyond 2097151, extended attributes. Times are 0,
-//! owners are numbers. Never GNU extensions or ustar's path prefix, for which readers differ more.
+//! beyond 100 bytes or outside ASCII, sizes beyond 8 GiB, owners beyond 2097151, file
+//! capabilities. Times are 0, owners are numbers. Never GNU extensions or ustar's path prefix, for
+//! which readers differ more.
 
 use trilith_core::Owner;
 
