@@ -3,10 +3,8 @@
 //! A layer's bytes depend on its payload, destination, owner and compression alone, and those
 //! are its key: a payload that was written for one base is there for every other.
 
-use trilith_core::{Digest, EntryKind, FieldHasher, InputHash, Level, Platform};
-use trilith_oci::layer::{
-    Compression, EntryKind as LayerEntryKind, Layer, LayerContent, LayerEntry, PayloadEntry, place,
-};
+use trilith_core::{Digest, FieldHasher, InputHash, Level, Platform};
+use trilith_oci::layer::{Compression, Layer, LayerEntry, layer_entries};
 use trilith_oci::layout::Layout;
 use trilith_oci::publish::{BlobOrigin, PublicationBlob};
 use trilith_oci::{BlobSource, DiffId, GraftLayer};
@@ -226,29 +224,10 @@ fn layer_key(layer: &LoadedLayer, compression: Compression) -> FieldHasher {
 
 /// Returns the entries of a payload on disk at their places in the image.
 fn tree_entries(layer: &LoadedLayer, loaded: &LoadedTree) -> Vec<LayerEntry> {
-    use std::os::unix::ffi::OsStrExt as _;
-
-    let payload = loaded.tree.entries().iter().map(|entry| {
-        let kind = match &entry.kind {
-            EntryKind::Directory { mode } => LayerEntryKind::Directory { mode: *mode },
-            EntryKind::Symlink { target } => LayerEntryKind::Symlink {
-                target: target.clone(),
-            },
-            EntryKind::File { mode, size, digest } => LayerEntryKind::File {
-                mode: *mode,
-                size: *size,
-                digest: digest.clone(),
-                content: LayerContent::Path(if entry.path.is_empty() {
-                    loaded.root.clone()
-                } else {
-                    loaded.root.join(std::ffi::OsStr::from_bytes(&entry.path))
-                }),
-            },
-        };
-        PayloadEntry {
-            path: entry.path.clone(),
-            kind,
-        }
-    });
-    place(payload.collect(), &layer.recipe.to, layer.recipe.owner)
+    layer_entries(
+        &loaded.tree,
+        &loaded.root,
+        &layer.recipe.to,
+        layer.recipe.owner,
+    )
 }

@@ -2,8 +2,8 @@
 
 use std::process::ExitCode;
 
-use crate::run::{Outcome, cargo, command, root, run};
 use crate::packages;
+use crate::run::{Outcome, cargo, command, root, run};
 
 /// Builds what is measured and runs the benchmarks with these names, all for none.
 pub(crate) fn run_benchmarks(names: &[&str]) -> ExitCode {
@@ -18,7 +18,16 @@ pub(crate) fn run_benchmarks(names: &[&str]) -> ExitCode {
 
 fn try_run(names: &[&str]) -> Outcome {
     packages::ensure(packages::FOR_TESTS)?;
-    run(cargo().args(["build", "--release", "--package", "trilith", "--package", "trilith-bench"]))?;
+    run(cargo().args([
+        "build",
+        "--release",
+        "--package",
+        "trilith",
+        "--package",
+        "trilith-bench",
+    ]))?;
     let release = root().join("target/release");
-    run(command(release.join("trilith-bench")).arg(release.join("trilith")).args(names))
+    run(command(release.join("trilith-bench"))
+        .arg(release.join("trilith"))
+        .args(names))
 }

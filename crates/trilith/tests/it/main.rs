@@ -9,5 +9,6 @@ mod determinism;
 mod explain;
 mod faults;
 mod interop;
+mod readme;
 mod story;
 mod support;

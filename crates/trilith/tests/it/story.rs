@@ -271,3 +271,40 @@ fn a_real_project_on_a_real_debian() {
     assert_eq!(changed["tags"].as_array().unwrap().len(), 1);
     assert_complete(&registry, "acme/flask");
 }
+
+#[test]
+fn a_layer_out_of_another_image() {
+    let registry = Registry::start(RegistryOptions::default());
+    let base = busybox_image(&registry, "base:1", &ImageOptions::default());
+    let trilith = Trilith::new();
+    let tool = project(&registry, "acme/tool", &base.reference);
+    let built = trilith.push(&tool);
+    let user = Project::empty();
+    user.write(
+        "trilith.toml",
+        format!(
+            "[image]\nrepository = \"{}\"\nversion = \"1\"\nbase = \"scratch\"\n\
+             [[layer]]\nlevel = \"lock\"\nfrom = {}\ncopy = \"/opt/app/data\"\nto = \"/data\"\n",
+            registry.reference("acme/user"),
+            built["reference"],
+        ),
+    );
+    let first = trilith.push(&user);
+    assert_eq!(first["layers"].as_array().unwrap().len(), 1);
+    let rootfs = user.path().join("rootfs");
+    let reference = first["reference"].as_str().unwrap();
+    trilith.json(&["copy", reference, &format!("dir:{}", rootfs.display())]);
+    let copied = std::fs::read_to_string(rootfs.join("data/settings.json")).unwrap();
+    assert_eq!(copied, tool.read("app/data/settings.json"));
+    assert_eq!(trilith.push(&user)["action"], "reuse");
+
+    // The other image is an input: when its tag moves, the layer is made anew.
+    let moved = Trilith::new().json(&["build", "--push", "--project", path(&user)]);
+    assert_eq!(moved["digest"], first["digest"]);
+    let missing = user
+        .read("trilith.toml")
+        .replace("/opt/app/data", "/opt/none");
+    user.write("trilith.toml", missing);
+    let error = trilith.error(1, &["build", "--push", "--project", path(&user)]);
+    assert!(error.contains("/opt/none"), "{error}");
+}
