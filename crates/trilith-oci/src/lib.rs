@@ -1,7 +1,7 @@
 //! Container images as values, and the places they are kept.
 //!
-//! Knows descriptors, manifests, layers, the OCI layout and registries; knows no
-//! Dockerfile, no recipe and no engine.
+//! Knows descriptors, manifests, layers, the OCI layout, archives and registries; knows no
+//! Dockerfile and no recipe, and of engines only how they save and load an image.
 
 pub mod archive;
 pub mod copy;

@@ -1,8 +1,9 @@
 //! The seam between images and the places they are kept.
 //!
-//! Two places implement it: a repository on a registry ([`crate::registry`]) and an OCI
-//! layout on disk ([`crate::layout`]). Archives and engines are read into a layout and
-//! written out of any store, so they need no implementation of their own.
+//! Two places implement all of it: a repository on a registry ([`crate::registry`]) and an
+//! OCI layout on disk ([`crate::layout`]). Archives, engines and root file systems
+//! ([`crate::archive`], [`crate::rootfs`]) are read as stores that refuse writes, and written whole
+//! out of any store.
 
 use std::pin::Pin;
 

@@ -186,6 +186,15 @@ async fn docker_archives_are_what_others_read() {
         let loaded = String::from_utf8(loaded.unwrap().stdout).unwrap();
         assert_eq!(format!("sha256:{}", loaded.trim()), id);
         assert_eq!(podman.run(name, &["cat", "/etc/motd"]), "welcome back");
+
+        let saved = directory.path().join("saved.tar");
+        assert_success(podman.podman().args(["save", name, "--output"]).arg(&saved));
+        let source = docker_source(directory.path(), LayerForm::Gzip);
+        let source = open_docker_archive(&saved, None, &source).await.unwrap();
+        push(&source, &registry, "copy:1").await;
+        let copy = format!("docker://{}", registry.reference("copy:1"));
+        assert_eq!(skopeo_id(&copy), id);
         assert_success(podman.podman().args(["rmi", name]));
+        fs::remove_file(&saved).unwrap();
     }
 }

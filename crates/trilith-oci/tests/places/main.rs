@@ -4,6 +4,7 @@
 
 mod archives;
 mod engines;
+mod requests;
 mod transfers;
 
 use std::path::Path;
