@@ -1,12 +1,16 @@
 //! What publishing to a real registry costs in requests.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use bytes::Bytes;
+use trilith_core::Repository;
 use trilith_oci::image::Image;
 use trilith_oci::publish::{
-    BlobOrigin, BlobOutcome, DEFAULT_CONCURRENCY, Publication, PublicationBlob, publish,
+    BlobOrigin, BlobOutcome, DEFAULT_CONCURRENCY, Publication, PublicationBlob, PublishReport,
+    publish,
 };
-use trilith_oci::{BlobSource, Descriptor, Graft, GraftLayer, graft, layer, media_type};
+use trilith_oci::{BlobSource, Descriptor, Graft, GraftLayer, ImageStore, graft, layer};
 use trilith_testkit::{ImageOptions, Registry, RegistryOptions, busybox_image};
 
 use super::remote;
@@ -32,89 +36,115 @@ fn requests(registry: &Registry) -> Vec<String> {
         .collect()
 }
 
-#[tokio::test]
-async fn a_grafted_image_takes_the_fewest() {
-    let registry = Registry::start(RegistryOptions::default());
-    busybox_image(&registry, "base:1", &ImageOptions::default());
-    let (base_store, base_name) = remote(&registry, "base:1");
-    let platform = "linux/amd64".parse().unwrap();
-    let base = Image::load(base_store.as_ref(), &base_name, &platform)
-        .await
-        .unwrap()
-        .image;
-    let mut content = Vec::new();
-    let entry = layer::LayerEntry {
-        path: b"app".to_vec(),
-        kind: layer::EntryKind::Directory { mode: 0o755 },
-        owner: trilith_core::Owner::default(),
-    };
-    let top = layer::write_layer(vec![entry], layer::Compression::default(), &mut content).unwrap();
-    let layers = [GraftLayer {
-        layer: top.clone(),
-        created_by: "test".to_owned(),
-        comment: None,
-    }];
-    let image = graft(
-        &base,
-        &Graft {
+/// An image grafted on one in the repository `base`.
+struct Grafted {
+    registry: Registry,
+    base_store: Arc<dyn ImageStore>,
+    base: Image,
+    top: layer::Layer,
+    top_content: Vec<u8>,
+    image: Image,
+}
+
+impl Grafted {
+    async fn new() -> Self {
+        let registry = Registry::start(RegistryOptions::default());
+        busybox_image(&registry, "base:1", &ImageOptions::default());
+        let (base_store, name) = remote(&registry, "base:1");
+        let platform = "linux/amd64".parse().unwrap();
+        let base = Image::load(base_store.as_ref(), &name, &platform)
+            .await
+            .unwrap();
+        let base = base.image;
+        let mut top_content = Vec::new();
+        let entry = layer::LayerEntry {
+            path: b"app".to_vec(),
+            kind: layer::EntryKind::Directory { mode: 0o755 },
+            owner: trilith_core::Owner::default(),
+        };
+        let compression = layer::Compression::default();
+        let top = layer::write_layer(vec![entry], compression, &mut top_content).unwrap();
+        let layers = [GraftLayer {
+            layer: top.clone(),
+            created_by: "test".to_owned(),
+            comment: None,
+        }];
+        let made = Graft {
             layers: &layers,
             config: None,
-            labels: &std::collections::BTreeMap::new(),
+            labels: &BTreeMap::new(),
             base: None,
-        },
-    )
-    .unwrap();
+        };
+        let image = graft(&base, &made).unwrap();
+        Self {
+            registry,
+            base_store,
+            base,
+            top,
+            top_content,
+            image,
+        }
+    }
 
-    let publication = |mount: &str| {
-        let from: trilith_core::Repository = registry.reference(mount).parse().unwrap();
-        let base_layer = |layer: &Descriptor| PublicationBlob {
-            descriptor: layer.clone(),
-            origins: vec![
-                BlobOrigin::Mount(from.clone()),
-                BlobOrigin::Upload(BlobSource::Store(Arc::clone(&base_store))),
-            ],
+    /// The image with its base's upper layers mounted from `mount`, and the lowest known to be
+    /// there, as when an image that has it is built upon.
+    fn publication(&self, mount: &str) -> Publication {
+        let from: Repository = self.registry.reference(mount).parse().unwrap();
+        let blob = |descriptor: &Descriptor, origins| PublicationBlob {
+            descriptor: descriptor.clone(),
+            origins,
         };
-        let upload = |descriptor: Descriptor, content: Vec<u8>| PublicationBlob {
-            descriptor,
-            origins: vec![BlobOrigin::Upload(BlobSource::Memory(content.into()))],
+        let memory = |content: &[u8]| {
+            let content = Bytes::copy_from_slice(content);
+            vec![BlobOrigin::Upload(BlobSource::Memory(content))]
         };
-        let config = image.config().to_bytes();
-        let mut layers: Vec<_> = base.manifest().layers()[1..]
-            .iter()
-            .map(base_layer)
-            .collect();
-        layers.push(upload(top.descriptor.clone(), content.clone()));
-        // The lowest layer is known to be there, as when an image that has it is built upon.
-        layers.push(PublicationBlob {
-            descriptor: base.manifest().layers()[0].clone(),
-            origins: vec![BlobOrigin::Present],
-        });
-        let manifest = image.manifest().to_raw();
+        let store = || BlobOrigin::Upload(BlobSource::Store(Arc::clone(&self.base_store)));
+        let (lowest, upper) = self.base.manifest().layers().split_first().unwrap();
+        let mut layers = vec![blob(lowest, vec![BlobOrigin::Present])];
+        for layer in upper {
+            layers.push(blob(layer, vec![BlobOrigin::Mount(from.clone()), store()]));
+        }
+        layers.push(blob(&self.top.descriptor, memory(&self.top_content)));
+        let config = self.image.config().to_bytes();
+        let manifest = self.image.manifest().to_raw();
         let digest = manifest.descriptor.digest.clone();
         Publication {
             layers,
-            configs: vec![upload(
-                Descriptor::of(media_type::OCI_CONFIG, &config),
-                config.to_vec(),
-            )],
+            configs: vec![blob(self.image.manifest().config(), memory(&config))],
             manifests: vec![manifest],
             tags: ["v1", "v1_lock"]
                 .map(|tag| (tag.parse().unwrap(), digest.clone()))
                 .to_vec(),
         }
-    };
-    let (first, _) = remote(&registry, "app:1");
-    let lowest = &base.manifest().layers()[0];
-    let from = registry.reference("base").parse().unwrap();
-    first.mount_blob(lowest, &from).await.unwrap();
-    registry.forget_requests();
+    }
 
-    let report = publish(first.as_ref(), &publication("base"), DEFAULT_CONCURRENCY)
+    /// The repository `name`, which has the base's lowest layer.
+    async fn repository(&self, name: &str) -> Arc<dyn ImageStore> {
+        let (store, _) = remote(&self.registry, name);
+        let from = self.registry.reference("base").parse().unwrap();
+        let lowest = &self.base.manifest().layers()[0];
+        store.mount_blob(lowest, &from).await.unwrap();
+        self.registry.forget_requests();
+        store
+    }
+}
+
+async fn run(store: &Arc<dyn ImageStore>, publication: &Publication) -> PublishReport {
+    publish(store.as_ref(), publication, DEFAULT_CONCURRENCY)
         .await
-        .unwrap();
+        .unwrap()
+}
+
+#[tokio::test]
+async fn a_grafted_image_takes_the_fewest() {
+    let grafted = Grafted::new().await;
+    let store = grafted.repository("app:1").await;
+    let publication = grafted.publication("base");
+    let report = run(&store, &publication).await;
+    assert_eq!(report.count(BlobOutcome::Present), 1);
     assert_eq!(report.count(BlobOutcome::Mounted), 1);
     assert_eq!(report.count(BlobOutcome::Uploaded), 2);
-    let mut blobs = requests(&registry);
+    let mut blobs = requests(&grafted.registry);
     let tail = blobs.split_off(blobs.len() - 3);
     blobs.sort();
     assert_eq!(
@@ -131,27 +161,21 @@ async fn a_grafted_image_takes_the_fewest() {
     );
     assert_eq!(tail, ["PUT /manifests/ 201"; 3]);
 
-    // A mount that is declined has opened the upload that follows.
-    let (second, _) = remote(&registry, "second:1");
-    second.mount_blob(lowest, &from).await.unwrap();
-    registry.forget_requests();
-    let report = publish(second.as_ref(), &publication("gone"), DEFAULT_CONCURRENCY)
-        .await
-        .unwrap();
+    // Again, when all is there: a question for each blob that is not mounted.
+    let report = run(&store, &publication).await;
+    assert_eq!(report.uploaded_bytes(), 0);
+    assert_eq!(requests(&grafted.registry).len(), 3 + 3);
+}
+
+#[tokio::test]
+async fn a_declined_mount_has_opened_the_upload_that_follows() {
+    let grafted = Grafted::new().await;
+    let store = grafted.repository("app:1").await;
+    let report = run(&store, &grafted.publication("gone")).await;
     assert_eq!(report.count(BlobOutcome::Uploaded), 3);
-    let after = requests(&registry);
+    let after = requests(&grafted.registry);
     let count = |what: &str| after.iter().filter(|r| r.starts_with(what)).count();
     assert_eq!(count("POST /blobs/uploads/ mount 202"), 1, "{after:?}");
-    assert_eq!(
-        (count("HEAD"), count("POST"), count("PUT /blobs/")),
-        (2, 3, 3),
-        "{after:?}"
-    );
-
-    // Again, when all is there: a question for each blob that is not mounted.
-    let report = publish(first.as_ref(), &publication("base"), DEFAULT_CONCURRENCY)
-        .await
-        .unwrap();
-    assert_eq!(report.uploaded_bytes(), 0);
-    assert_eq!(requests(&registry).len(), 3 + 3);
+    let counts = (count("HEAD"), count("POST"), count("PUT /blobs/"));
+    assert_eq!(counts, (2, 3, 3), "{after:?}");
 }
