@@ -39,6 +39,10 @@ pub struct CopyOptions {
     pub tags: Vec<Tag>,
     /// The source's repository, where source and destination are on one registry.
     pub mount_from: Option<Repository>,
+    /// Whether an image manifest that the destination has vouches for its blobs, which are
+    /// then not asked for one by one. Right for registries, which checked them; on a disk
+    /// files get lost, and asking costs nothing.
+    pub manifests_vouch: bool,
     /// How many blobs travel at a time.
     pub concurrency: NonZeroUsize,
 }
@@ -49,6 +53,7 @@ impl Default for CopyOptions {
             platform: None,
             tags: Vec::new(),
             mount_from: None,
+            manifests_vouch: false,
             concurrency: DEFAULT_CONCURRENCY,
         }
     }
@@ -90,9 +95,6 @@ impl CopyReport {
 
 /// Copies the image `from` of `source` to `destination`.
 ///
-/// An image manifest that the destination has already vouches for its blobs, which are
-/// then not asked for one by one.
-///
 /// # Errors
 /// [`Error::NoSuchPlatform`] where the platform asked for is not there; [`Error::Transfer`],
 /// which names both places, where a blob cannot be brought over. After an error
@@ -105,7 +107,11 @@ pub async fn copy_image(
 ) -> Result<CopyReport, Error> {
     let platform = options.platform.as_ref();
     let tree = ImageTree::fetch(source.as_ref(), from, platform, options.concurrency).await?;
-    let present = present(&tree, destination, options.concurrency).await?;
+    let present = if options.manifests_vouch {
+        vouched_for(&tree, destination, options.concurrency).await?
+    } else {
+        BTreeSet::new()
+    };
     let digest = tree.root.descriptor.digest.clone();
     let publication = tree.publication(&source, &present, options)?;
     let report = publish(destination, &publication, options.concurrency).await?;
@@ -122,7 +128,7 @@ pub async fn copy_image(
 /// Returns the blobs of those image manifests that `destination` has.
 ///
 /// An index vouches for nothing: registries let its manifests be deleted under it.
-async fn present(
+async fn vouched_for(
     tree: &ImageTree,
     destination: &dyn ImageStore,
     concurrency: NonZeroUsize,
@@ -448,13 +454,17 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn the_second_time_no_blob_is_asked_for() {
+    async fn the_second_time_no_blob_is_asked_for_where_manifests_vouch() {
         let (source, ..) = two_platforms();
         let destination = MemoryStore::default();
-        copy(&source, &destination, &tagged(&["t"])).await.unwrap();
+        let options = CopyOptions {
+            manifests_vouch: true,
+            ..tagged(&["t"])
+        };
+        copy(&source, &destination, &options).await.unwrap();
         destination.forget_calls();
         source.forget_calls();
-        let report = copy(&source, &destination, &tagged(&["t"])).await.unwrap();
+        let report = copy(&source, &destination, &options).await.unwrap();
         assert_eq!((report.blobs_copied, report.blobs_skipped), (0, 5));
         assert_eq!(report.bytes_copied, 0);
         assert_eq!(destination.count(Call::Resolve), 2);
@@ -462,6 +472,17 @@ mod tests {
             destination.count(Call::HasBlob) + source.count(Call::FetchBlob),
             0
         );
+    }
+
+    #[tokio::test]
+    async fn a_blob_the_destination_lost_is_sent_again() {
+        let (source, _, images) = two_platforms();
+        let destination = MemoryStore::default();
+        let options = tagged(&["t"]);
+        copy(&source, &destination, &options).await.unwrap();
+        destination.remove(&Digest::of(&images[0].layers[1]));
+        let report = copy(&source, &destination, &options).await.unwrap();
+        assert_eq!((report.blobs_copied, report.blobs_skipped), (1, 4));
     }
 
     #[tokio::test]

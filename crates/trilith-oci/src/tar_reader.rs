@@ -151,23 +151,7 @@ impl<R: Read> TarReader<R> {
 
     fn member(&mut self, header: &tar::Header, more: Extensions) -> Result<Member, Error> {
         let path = more.path.unwrap_or_else(|| header.path_bytes().into());
-        let kind = match header.entry_type().as_byte() {
-            // Before POSIX a directory was a file whose name ends in a slash.
-            b'0' | 0 | b'7' if path.ends_with(b"/") => MemberKind::Directory,
-            b'0' | 0 | b'7' => MemberKind::File,
-            b'1' => MemberKind::HardLink,
-            b'2' => MemberKind::Symlink,
-            b'3' => MemberKind::CharDevice,
-            b'4' => MemberKind::BlockDevice,
-            b'5' => MemberKind::Directory,
-            b'6' => MemberKind::Fifo,
-            b'S' => return Err(self.sparse(&path)),
-            other => {
-                let name = show(&path);
-                let reason = format!("member `{name}` has the unknown type {other}");
-                return Err(self.malformed(&reason));
-            }
-        };
+        let kind = self.kind_of(header, &path)?;
         // Of what is no file only the header counts, whatever size it claims.
         let data = match header.entry_type().as_byte() {
             b'0' | 0 | b'7' => more.size.map_or_else(|| self.size_of(header), Ok)?,
@@ -196,6 +180,26 @@ impl<R: Read> TarReader<R> {
         };
         self.start_data(data);
         Ok(member)
+    }
+
+    fn kind_of(&self, header: &tar::Header, path: &[u8]) -> Result<MemberKind, Error> {
+        Ok(match header.entry_type().as_byte() {
+            // Before POSIX a directory was a file whose name ends in a slash.
+            b'0' | 0 | b'7' if path.ends_with(b"/") => MemberKind::Directory,
+            b'0' | 0 | b'7' => MemberKind::File,
+            b'1' => MemberKind::HardLink,
+            b'2' => MemberKind::Symlink,
+            b'3' => MemberKind::CharDevice,
+            b'4' => MemberKind::BlockDevice,
+            b'5' => MemberKind::Directory,
+            b'6' => MemberKind::Fifo,
+            b'S' => return Err(self.sparse(path)),
+            other => {
+                let name = show(path);
+                let reason = format!("member `{name}` has the unknown type {other}");
+                return Err(self.malformed(&reason));
+            }
+        })
     }
 
     fn id(&self, path: &[u8], pax: Option<u64>, header: io::Result<u64>) -> Result<u32, Error> {

@@ -86,6 +86,7 @@ pub async fn transfer(
         platform: options.platform.clone(),
         tags: Vec::new(),
         mount_from,
+        manifests_vouch: matches!(to, Place::Registry(_)),
         concurrency: options.concurrency,
     };
     write_destination(to, source, &name, context, options).await
@@ -179,27 +180,21 @@ pub async fn write_destination(
             write_oci_archive(source, from, path, &options).await
         }
         Place::DockerArchive { path, reference } => {
-            let options = DockerArchiveOptions {
-                platform: options.platform,
-                references: reference.iter().cloned().collect(),
-            };
+            let options = docker(options, reference.as_ref());
             write_docker_archive(source, from, path, &options).await
         }
         Place::DockerDaemon(DaemonImage::Reference(reference)) => {
             let daemon = Daemon::try_new(&context.docker_host)?;
-            let options = DockerArchiveOptions {
-                platform: options.platform,
-                references: vec![reference.clone()],
-            };
+            let options = docker(options, Some(reference));
             daemon.load(source, from, &options, &context.temp_dir).await
         }
         Place::RootFs(path) => {
-            let platform = options.platform.as_ref();
-            let image = only_image(source.as_ref(), from, platform).await?;
+            let image = only_image(source.as_ref(), from, options.platform.as_ref()).await?;
             let unpacked = unpack_image(&source, &image, path, UnpackOptions::default()).await?;
-            let mut report = CopyReport::of_image(&image);
-            report.warnings = unpacked.warnings;
-            Ok(report)
+            Ok(CopyReport {
+                warnings: unpacked.warnings,
+                ..CopyReport::of_image(&image)
+            })
         }
         Place::DockerDaemon(DaemonImage::Id(_)) | Place::Scratch => Err(Error::Unsupported {
             object: format!("`{place}` as a destination"),
@@ -215,6 +210,13 @@ fn name_of(reference: &Reference) -> Result<Name, Error> {
     digest.or_else(tag).ok_or_else(|| Error::NotFound {
         object: format!("an image in `{reference}`"),
     })
+}
+
+fn docker(options: CopyOptions, reference: Option<&Reference>) -> DockerArchiveOptions {
+    DockerArchiveOptions {
+        platform: options.platform,
+        references: reference.into_iter().cloned().collect(),
+    }
 }
 
 fn tagged(mut options: CopyOptions, tag: Option<Tag>) -> CopyOptions {

@@ -267,13 +267,18 @@ fn assemble(
         known.insert(diff_id, layer.clone());
         layers.push(layer);
     }
-    let is_docker = layers
+    Ok(manifest(config, layers))
+}
+
+/// Returns the manifest of `config` and `layers`, whose media types are OCI's.
+fn manifest(config: &ImageConfig, mut layers: Vec<Descriptor>) -> RawManifest {
+    let has_zstd = layers
         .iter()
-        .all(|layer| layer.media_type != media_type::OCI_LAYER_ZSTD);
-    let format = if is_docker {
-        Format::Docker
-    } else {
+        .any(|layer| layer.media_type == media_type::OCI_LAYER_ZSTD);
+    let format = if has_zstd {
         Format::Oci
+    } else {
+        Format::Docker
     };
     for layer in &mut layers {
         if let Some(media_type) = format.layer(&layer.media_type) {
@@ -281,7 +286,7 @@ fn assemble(
         }
     }
     let config = Descriptor::of(format.config(), &config.to_bytes());
-    Ok(Manifest::new(format, &config, &layers).to_raw())
+    Manifest::new(format, &config, &layers).to_raw()
 }
 
 /// Returns what the layer called `name` is as a blob, with OCI's media type, and where its

@@ -106,12 +106,7 @@ impl Root {
                     names.push(name);
                 }
                 Err(Errno::NOTDIR | Errno::LOOP) => {
-                    let target = match readlinkat(&current, name.as_slice(), Vec::new()) {
-                        Ok(target) => target.into_bytes(),
-                        // No link, and no directory either.
-                        Err(Errno::INVAL) => return Err(Errno::NOTDIR.into()),
-                        Err(errno) => return Err(errno.into()),
-                    };
+                    let target = read_link(&current, &name)?;
                     links += 1;
                     if links > MAX_LINKS {
                         return Err(Errno::LOOP.into());
@@ -138,6 +133,16 @@ impl Root {
             current = openat(&current, name.as_slice(), DIRECTORY, Mode::empty())?;
         }
         Ok(current)
+    }
+}
+
+/// Returns what the link `name` in `directory` says.
+fn read_link(directory: &OwnedFd, name: &[u8]) -> io::Result<Vec<u8>> {
+    match readlinkat(directory, name, Vec::new()) {
+        Ok(target) => Ok(target.into_bytes()),
+        // No link, and whoever asks has seen that it is no directory.
+        Err(Errno::INVAL) => Err(Errno::NOTDIR.into()),
+        Err(errno) => Err(errno.into()),
     }
 }
 
