@@ -53,7 +53,9 @@
 mod content;
 mod digest;
 mod dirhash;
+mod dockerignore;
 mod hash_error;
+mod ignore;
 mod input_hash;
 mod inputs;
 mod level;
@@ -74,6 +76,7 @@ mod walk;
 
 pub use digest::{Algorithm, Digest, DigestError, Digester, hex};
 pub use dirhash::{DirHash, load_dirhash, walk_dirhash};
+pub use dockerignore::{DockerIgnore, DockerIgnoreError};
 pub use hash_error::HashError;
 pub use input_hash::{FieldHasher, InputHash, InputHashError};
 pub use inputs::{
@@ -98,4 +101,4 @@ pub use short::{SHORT_LEN, shorten};
 pub use stat_cache::{Saved, StatCache};
 pub use tag::{MAX_TAG_LEN, Tag, TagError};
 pub use tags::{Keys, Tags};
-pub use tree::{EntryKind, Tree, TreeEntry, canonical_mode, load_tree};
+pub use tree::{EntryKind, Tree, TreeEntry, canonical_mode, load_context, load_tree};

@@ -189,7 +189,7 @@ impl Rule {
 
 /// Returns `path` with every byte that is not part of a character replaced by a private one,
 /// as Python's `surrogateescape` does, so that wildcards see one character there.
-fn characters(path: &[u8]) -> Cow<'_, [u8]> {
+pub(crate) fn characters(path: &[u8]) -> Cow<'_, [u8]> {
     if path.is_ascii() || std::str::from_utf8(path).is_ok() {
         return Cow::Borrowed(path);
     }

@@ -13,7 +13,9 @@ use rustix::io::Errno;
 
 use crate::content::{Content, Links, Sha256Sum, Unread, hash_files};
 use crate::digest::Digest;
+use crate::dockerignore::DockerIgnore;
 use crate::hash_error::HashError;
+use crate::ignore::{Ignore, Inside as _};
 use crate::input_hash::{FieldHasher, InputHash};
 use crate::listing::{Entry, NameId, Names, map_entries};
 use crate::pattern::Patterns;
@@ -133,6 +135,25 @@ impl TreeEntry {
 /// Something is not there, cannot be read, vanishes meanwhile, or is a socket, named pipe or
 /// device that is not ignored.
 pub fn load_tree(root: &Path, ignore: &Patterns, cache: &StatCache) -> Result<Tree, HashError> {
+    load(root, ignore, cache)
+}
+
+/// Loads the build context at `root` as Docker sends it: as [`load_tree`] does, but sockets are
+/// passed over, and a directory that is not left out itself counts even if everything in it is.
+///
+/// # Errors
+/// As [`load_tree`]. Docker passes over directories that it may not read and that are left out but
+/// for what a `!` pattern may take back; here they are an error, since what is taken back must
+/// not depend on who looks.
+pub fn load_context(
+    root: &Path,
+    ignore: &DockerIgnore,
+    cache: &StatCache,
+) -> Result<Tree, HashError> {
+    load(root, ignore, cache)
+}
+
+fn load(root: &Path, ignore: &impl Ignore, cache: &StatCache) -> Result<Tree, HashError> {
     let failed = |error: Errno| HashError::root(root, error.into());
     let stat = rustix::fs::lstat(root).map_err(failed)?;
     let mut leaf = match FileType::from_raw_mode(stat.st_mode) {
@@ -161,7 +182,7 @@ pub fn load_tree(root: &Path, ignore: &Patterns, cache: &StatCache) -> Result<Tr
 fn load_directory(
     root: &Path,
     stat: &Stat,
-    ignore: &Patterns,
+    ignore: &impl Ignore,
     cache: &StatCache,
 ) -> Result<Tree, HashError> {
     let root = Place {
@@ -200,8 +221,8 @@ struct Place {
 struct Contents {
     names: Names,
     leaves: Vec<(NameId, Leaf)>,
-    /// There is nothing in it, not even something that is left out.
-    empty: bool,
+    /// The directory counts even if nothing in it does.
+    alone: bool,
 }
 
 /// What is no directory.
@@ -222,9 +243,9 @@ enum Found {
     LeftOut,
 }
 
-fn visit(
+fn visit<I: Ignore>(
     place: &Place,
-    ignore: &Patterns,
+    ignore: &I,
     cache: &StatCache,
 ) -> Result<(Contents, Vec<Place>), HashError> {
     let rules = ignore.in_directory(&place.prefix);
@@ -239,12 +260,13 @@ fn visit(
             let file = Leaf::file(&entry.stat()?, cache);
             Ok(Found::Leaf(entry.id(), file))
         }
+        FileType::Socket if I::AS_DOCKER => Ok(Found::LeftOut),
         kind => Err(HashError::special(&entry.path(), kind)),
     })?;
     let mut contents = Contents {
         names,
         leaves: Vec::new(),
-        empty: found.is_empty(),
+        alone: !place.ignored && (I::AS_DOCKER || found.is_empty()),
     };
     let mut directories = Vec::new();
     for found in found {
@@ -258,13 +280,15 @@ fn visit(
 }
 
 impl Place {
-    fn child(&self, entry: Entry<'_>, ignore: &Patterns) -> Result<Found, HashError> {
+    fn child(&self, entry: Entry<'_>, ignore: &impl Ignore) -> Result<Found, HashError> {
         let prefix = [&self.prefix[..], entry.name(), b"/"].concat();
-        let inside = ignore.in_directory(&prefix);
-        let ignored = inside.verdict();
-        if ignored && inside.is_decided() {
-            return Ok(Found::LeftOut);
-        }
+        let ignored = {
+            let inside = ignore.in_directory(&prefix);
+            if inside.verdict() && inside.is_decided() {
+                return Ok(Found::LeftOut);
+            }
+            inside.verdict()
+        };
         Ok(Found::Directory(Box::new(Self {
             path: entry.path(),
             mode: canonical_mode(entry.stat()?.st_mode),
@@ -310,7 +334,7 @@ fn into_entries(tree: Walked<Place, Contents>) -> Vec<TreeEntry> {
         counts[position] = position == 0
             || !node.contents.leaves.is_empty()
             || counts[node.children.clone()].contains(&true)
-            || (node.contents.empty && !node.place.ignored);
+            || node.contents.alone;
     }
     let nodes = tree.nodes.into_par_iter().zip(counts);
     let counting = nodes.filter(|(_, counts)| *counts);
