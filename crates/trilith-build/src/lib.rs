@@ -4,6 +4,7 @@
 //! and starts no sandbox.
 
 mod build;
+pub mod build_context;
 mod context;
 mod error;
 mod explain;

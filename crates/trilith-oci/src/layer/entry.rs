@@ -116,22 +116,39 @@ fn join(parent: &[u8], child: &[u8]) -> Vec<u8> {
 ///
 /// # Errors
 /// [`Error::LayerEntry`] for a path that leaves the root, is not in normal form or stands twice,
-/// one under something that is no directory, and names that an engine would take for a deletion.
+/// and for one under something that is no directory.
 pub(super) fn sorted(mut entries: Vec<LayerEntry>) -> Result<Vec<LayerEntry>, Error> {
     entries.sort_by(|a, b| a.path.cmp(&b.path));
     let mut leaves: HashSet<&[u8]> = HashSet::new();
     let mut previous: Option<&LayerEntry> = None;
     for entry in &entries {
-        check(entry, previous, &leaves).map_err(|reason| Error::LayerEntry {
-            path: entry.path.escape_ascii().to_string(),
-            reason,
-        })?;
+        check(entry, previous, &leaves).map_err(|reason| refused(entry, reason))?;
         if !matches!(entry.kind, EntryKind::Directory { .. }) {
             leaves.insert(&entry.path);
         }
         previous = Some(entry);
     }
     Ok(entries)
+}
+
+/// Refuses names that an engine would take for a deletion.
+pub(super) fn refuse_whiteouts(entries: &[LayerEntry]) -> Result<(), Error> {
+    let is_whiteout = |entry: &&LayerEntry| {
+        let mut names = entry.path.split(|byte| *byte == b'/');
+        names.any(|name| name.starts_with(WHITEOUT))
+    };
+    match entries.iter().find(is_whiteout) {
+        Some(entry) => {
+            let reason = "a name that starts with `.wh.` stands for a deletion";
+            Err(refused(entry, reason.to_owned()))
+        }
+        None => Ok(()),
+    }
+}
+
+fn refused(entry: &LayerEntry, reason: String) -> Error {
+    let path = entry.path.escape_ascii().to_string();
+    Error::LayerEntry { path, reason }
 }
 
 fn check(
@@ -188,9 +205,6 @@ fn check_path(path: &[u8]) -> Result<(), String> {
             b".." => return Err("its path holds `..`".to_owned()),
             _ if name.len() > MAX_NAME => {
                 return Err(format!("a name in it is longer than {MAX_NAME} bytes"));
-            }
-            _ if name.starts_with(WHITEOUT) => {
-                return Err("a name that starts with `.wh.` stands for a deletion".to_owned());
             }
             _ => {}
         }

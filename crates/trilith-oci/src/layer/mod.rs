@@ -37,6 +37,17 @@ pub struct Layer {
     pub diff_id: DiffId,
 }
 
+/// An archive that was written somewhere.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Archive {
+    /// Digest of what was written.
+    pub digest: Digest,
+    /// Length of what was written, in bytes.
+    pub size: u64,
+    /// Digest of the uncompressed tar.
+    pub tar_digest: Digest,
+}
+
 /// Writes the layer that holds `entries`, in any order, to `output`.
 ///
 /// # Errors
@@ -44,6 +55,36 @@ pub struct Layer {
 /// file's content is not what its digest and size say, [`Error::Io`], and [`Error::LayerOutput`]
 /// where `output` fails. What was written to `output` by then is not a layer.
 pub fn write_layer(
+    entries: Vec<LayerEntry>,
+    compression: Compression,
+    output: impl Write,
+) -> Result<Layer, Error> {
+    entry::refuse_whiteouts(&entries)?;
+    write_entries(entries, compression, output)
+}
+
+/// Writes the archive that holds `entries`, in any order, to `output`. The bytes are those of
+/// [`write_layer`]; but names that stand for deletions in a layer are names here.
+///
+/// # Errors
+/// As [`write_layer`]. What was written to `output` by then is not an archive.
+pub fn write_archive(
+    entries: Vec<LayerEntry>,
+    compression: Compression,
+    output: impl Write,
+) -> Result<Archive, Error> {
+    let Layer {
+        descriptor,
+        diff_id,
+    } = write_entries(entries, compression, output)?;
+    Ok(Archive {
+        digest: descriptor.digest,
+        size: descriptor.size,
+        tar_digest: diff_id.as_digest().clone(),
+    })
+}
+
+fn write_entries(
     entries: Vec<LayerEntry>,
     compression: Compression,
     output: impl Write,
