@@ -6,6 +6,7 @@
 mod build;
 pub mod build_context;
 mod context;
+pub mod dockerfile;
 mod error;
 mod explain;
 mod inputs;
