@@ -19,6 +19,7 @@ mod records;
 mod settings;
 mod subtree;
 mod target;
+pub mod template;
 mod transfer;
 
 pub use build::{BuildOptions, BuildReport, ReportedLayer, build, plan, plan_anywhere};
