@@ -9,7 +9,7 @@ use trilith_core::{Digest, EntryKind, StatCache};
 use trilith_oci::layer::{Compression, write_archive};
 
 use super::agent_server::{AgentServerContext, load_agent_server_context};
-use super::context::{BuildContext, Dockerfile};
+use super::context::{BuildContext, ContextEntry, Dockerfile};
 use super::error::BuildContextError;
 use super::ignore_file::IgnoreRules;
 
@@ -58,7 +58,7 @@ impl BuildContext {
                 content_size += size;
             }
         }
-        let entries = self.archive_entries().map(|entry| entry.to_layer_entry());
+        let entries = self.archive_entries().map(ContextEntry::to_layer_entry);
         let archive = write_archive(entries.collect(), compression, output)?;
         Ok(ContextArchive {
             digest: archive.digest,

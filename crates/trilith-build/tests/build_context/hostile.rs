@@ -24,14 +24,17 @@ fn write(context: &trilith_build::build_context::BuildContext) -> Result<(), Bui
     context.write(Compression::Gzip(1), io::sink()).map(|_| ())
 }
 
+/// Does something to a file.
+type Change = fn(&Path);
+
 #[test]
 fn files_that_change_after_they_were_listed() {
     let root = tempfile::tempdir().unwrap();
     let file = root.path().join("file");
-    let changes: [(&str, fn(&Path)); 6] = [
+    let changes: [(&str, Change); 6] = [
         ("other content", |file| fs::write(file, "CONTENT").unwrap()),
         ("longer", |file| {
-            fs::write(file, "content and more").unwrap()
+            fs::write(file, "content and more").unwrap();
         }),
         ("shorter", |file| fs::write(file, "").unwrap()),
         ("gone", |file| fs::remove_file(file).unwrap()),
@@ -214,7 +217,7 @@ fn unreadable_files() {
         &[("Dockerfile", ""), ("secret/key", "x"), ("plain", "")],
     );
     let lock =
-        |path: &str| fs::set_permissions(root.join(path), Permissions::from_mode(0)).unwrap();
+        |path: &str| fs::set_permissions(root.join(path), Permissions::from_mode(0o000)).unwrap();
     lock("plain");
     if fs::File::open(root.join("plain")).is_ok() {
         // Whoever may read everything runs this again as somebody who may not.
