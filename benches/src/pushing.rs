@@ -27,8 +27,8 @@ struct Scene<'a> {
 impl<'a> Scene<'a> {
     fn new(trilith: &'a Trilith, registry: Registry, base: &str) -> Self {
         let project = Project::python();
-        project.write("vendor/lib", noise(1, MEGABYTE));
-        project.write("app/data", noise(2, 2 * MEGABYTE));
+        project.write("vendor/ballast", noise(1, MEGABYTE));
+        project.write("app/ballast", noise(2, 2 * MEGABYTE));
         project.write(
             "trilith.toml",
             format!(
@@ -69,7 +69,7 @@ impl<'a> Scene<'a> {
     }
 
     fn change_source(&self, seed: u64) {
-        self.project.write("app/data", noise(seed, 2 * MEGABYTE));
+        self.project.write("app/ballast", noise(seed, 2 * MEGABYTE));
     }
 }
 

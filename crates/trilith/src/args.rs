@@ -1,5 +1,10 @@
 //! The command line: what can be asked, and nothing of how it is done.
 
+#![allow(
+    rustdoc::broken_intra_doc_links,
+    reason = "the comments are help texts, where brackets mark what is optional"
+)]
+
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};

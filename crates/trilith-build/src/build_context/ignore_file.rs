@@ -102,12 +102,13 @@ fn load_ignore_file(path: PathBuf, file: File) -> Result<DockerIgnore, BuildCont
 
 /// Returns a line for an ignore file that leaves out `path` and nothing beside it.
 pub(super) fn line_for(path: &[u8]) -> Vec<u8> {
-    // The slash keeps `#` and `!` at the start from meaning something.
+    // The slash keeps `#` at the start from meaning something; `!` would mean something again
+    // once the reader has dropped the slash.
     let mut line = b"/".to_vec();
     for byte in path {
         if matches!(
             byte,
-            b'*' | b'?' | b'[' | b']' | b'\\' | b'^' | b'{' | b'}' | b'|'
+            b'!' | b'*' | b'?' | b'[' | b']' | b'\\' | b'^' | b'{' | b'}' | b'|'
         ) {
             line.push(b'\\');
         }
