@@ -196,6 +196,13 @@ impl<'t> Lexer<'t> {
         while let Some(c) = self.chars.next_if(|c| c.is_alphanumeric() || *c == '_') {
             self.word.push(c);
         }
+        if let Some(colon) = self.chars.next_if_eq(&':') {
+            self.word.push(colon);
+            self.chars.peek().filter(|c| matches!(c, '-' | '+' | '?'))?;
+        }
+        self.chars
+            .peek()
+            .filter(|c| matches!(c, '}' | '-' | '+' | '?' | '#' | '%' | '/'))?;
         loop {
             match self.chars.next()? {
                 '}' => break,
@@ -241,6 +248,8 @@ mod tests {
             ("RUN echo it's <<EOF", &[]),
             ("RUN echo ${x <<EOF", &[]),
             ("RUN echo ${} <<EOF", &[]),
+            ("RUN echo ${x]} <<EOF", &[]),
+            ("RUN echo ${x:} <<EOF", &[]),
             ("RUN cat <<<word", &[]),
             ("RUN cat <<< word", &[]),
             ("RUN cat<<EOF", &[]),
