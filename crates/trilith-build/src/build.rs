@@ -68,23 +68,6 @@ pub struct ReportedLayer {
     pub reused: bool,
 }
 
-/// Tells what [`build`] would do at `destination`, without doing it.
-///
-/// # Errors
-/// See [`build`].
-pub async fn plan(
-    context: &Context,
-    settings: &Settings,
-    destination: Destination,
-    options: PlanOptions,
-) -> Result<BuildReport, Error> {
-    let repository = settings.repository()?;
-    let loaded = load_with_warnings(context, settings).await?;
-    let target = Target::open(context, repository, destination)?;
-    let plan = target::plan(context, &loaded, &target, options).await?;
-    Ok(planned(context, &loaded, &target, plan))
-}
-
 /// Tells what would be done with images wherever they are: the local store is asked first,
 /// and the registry only if the source image is not there.
 ///
@@ -396,7 +379,7 @@ fn publication(
         .layers
         .extend(layers.iter().map(ReadyLayer::to_blob));
     for level in built {
-        publication.add_level(loaded, level);
+        add_level(&mut publication, loaded, level);
     }
     for &level in tags {
         if let Some(built) = built.iter().find(|built| built.level == level) {
@@ -409,38 +392,33 @@ fn publication(
     publication
 }
 
-trait AddLevel {
-    fn add_level(&mut self, loaded: &Loaded, level: &BuiltLevel);
-}
-
-impl AddLevel for Publication {
-    /// Adds the images of `level`, their index, and the list of their inputs.
-    fn add_level(&mut self, loaded: &Loaded, level: &BuiltLevel) {
-        let memory = |media_type: &str, bytes: bytes::Bytes| PublicationBlob {
-            descriptor: Descriptor::of(media_type, &bytes),
-            origins: vec![BlobOrigin::Upload(BlobSource::Memory(bytes))],
-        };
-        for (_, image) in &level.images {
-            let media_type = &image.manifest().config().media_type;
-            self.configs
-                .push(memory(media_type, image.config().to_bytes()));
-            self.manifests.push(image.manifest().to_raw());
-        }
-        if level.images.len() > 1 {
-            self.manifests.push(level.top.clone());
-        }
-        let document = InputsDocument::new(&loaded.inputs, level.level).to_json();
-        let document = memory(media_type::TRILITH_INPUTS, document.into());
-        let (empty, bytes) = Manifest::empty_config();
-        let artifact = Manifest::artifact(
-            media_type::TRILITH_INPUTS,
-            &document.descriptor,
-            &level.top.descriptor,
-        );
-        self.configs.push(memory(&empty.media_type, bytes));
-        self.layers.push(document);
-        self.manifests.push(artifact.to_raw());
+/// Adds the images of `level`, their index, and the list of their inputs to `publication`.
+fn add_level(publication: &mut Publication, loaded: &Loaded, level: &BuiltLevel) {
+    let memory = |media_type: &str, bytes: bytes::Bytes| PublicationBlob {
+        descriptor: Descriptor::of(media_type, &bytes),
+        origins: vec![BlobOrigin::Upload(BlobSource::Memory(bytes))],
+    };
+    for (_, image) in &level.images {
+        let media_type = &image.manifest().config().media_type;
+        publication
+            .configs
+            .push(memory(media_type, image.config().to_bytes()));
+        publication.manifests.push(image.manifest().to_raw());
     }
+    if level.images.len() > 1 {
+        publication.manifests.push(level.top.clone());
+    }
+    let document = InputsDocument::new(&loaded.inputs, level.level).to_json();
+    let document = memory(media_type::TRILITH_INPUTS, document.into());
+    let (empty, bytes) = Manifest::empty_config();
+    let artifact = Manifest::artifact(
+        media_type::TRILITH_INPUTS,
+        &document.descriptor,
+        &level.top.descriptor,
+    );
+    publication.configs.push(memory(&empty.media_type, bytes));
+    publication.layers.push(document);
+    publication.manifests.push(artifact.to_raw());
 }
 
 fn report(

@@ -22,7 +22,7 @@ mod target;
 pub mod template;
 mod transfer;
 
-pub use build::{BuildOptions, BuildReport, ReportedLayer, build, plan, plan_anywhere};
+pub use build::{BuildOptions, BuildReport, ReportedLayer, build, plan_anywhere};
 pub use context::{Context, Event, stat_cache};
 pub use error::Error;
 pub use explain::{CostlyLayer, Explanation, explain};
