@@ -7,6 +7,7 @@ mod build;
 pub mod build_context;
 mod context;
 pub mod dockerfile;
+pub mod engine;
 mod error;
 mod explain;
 mod inputs;
