@@ -4,7 +4,7 @@
 //! are its key: a payload that was written for one base is there for every other.
 
 use trilith_core::{Digest, FieldHasher, InputHash, Level, Platform};
-use trilith_oci::layer::{Compression, Layer, LayerEntry, layer_entries};
+use trilith_oci::layer::{Compression, FORMAT_VERSION, Layer, LayerEntry, layer_entries};
 use trilith_oci::layout::Layout;
 use trilith_oci::publish::{BlobOrigin, PublicationBlob};
 use trilith_oci::{BlobSource, DiffId, GraftLayer};
@@ -216,7 +216,8 @@ fn layer_key(layer: &LoadedLayer, compression: Compression) -> FieldHasher {
         Compression::Zstd(level) => format!("zstd {level}"),
         Compression::None => "none".to_owned(),
     };
-    key.field("compression", compression)
+    key.field("format", FORMAT_VERSION.to_le_bytes())
+        .field("compression", compression)
         .field("to", layer.recipe.to.as_str())
         .field("owner", layer.recipe.owner.to_string());
     key

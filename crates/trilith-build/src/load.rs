@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use tokio::sync::oneshot;
 use trilith_core::{
     Base, BaseKind, BaseName, Digest, InputList, Keys, Platform, Reference, Repository, Scheme,
     StatCache, Tags,
@@ -136,19 +137,23 @@ pub(crate) async fn load(context: &Context, settings: &Settings) -> Result<Loade
     })
 }
 
-/// Runs `work` off the asynchronous threads and saves what the cache learnt.
+/// Runs `work` off the asynchronous threads. What the cache learnt is saved after its result is
+/// returned, since that may take longer than the work.
 async fn hashing<T: Send + 'static>(
     cache: StatCache,
     work: impl FnOnce(&StatCache) -> Result<T, Error> + Send + 'static,
 ) -> Result<T, Error> {
+    let (sender, result) = oneshot::channel();
     let task = tokio::task::spawn_blocking(move || {
-        let result = work(&cache);
+        let _nobody_waits_any_more = sender.send(work(&cache));
         // A cache that cannot be written costs the next run some time and nobody anything else.
         let _saved_or_not = cache.save();
-        result
     });
+    if let Ok(result) = result.await {
+        return result;
+    }
     match task.await {
-        Ok(result) => result,
+        Ok(()) => unreachable!("a result is always sent"),
         Err(panicked) => std::panic::resume_unwind(panicked.into_panic()),
     }
 }

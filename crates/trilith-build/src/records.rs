@@ -113,13 +113,19 @@ impl Records {
     }
 
     /// Writes a record, or does not: a full or read-only disk costs the next run some work.
+    /// One that says the same already is left alone.
     fn write<T: Serialize>(&self, kind: &str, name: &str, record: &T) {
         let directory = self.directory.join(kind);
+        let path = directory.join(name);
         let write = || -> std::io::Result<()> {
+            let json = serde_json::to_vec(record)?;
+            if std::fs::read(&path).is_ok_and(|old| old == json) {
+                return Ok(());
+            }
             std::fs::create_dir_all(&directory)?;
             let mut file = tempfile::NamedTempFile::new_in(&directory)?;
-            file.write_all(&serde_json::to_vec(record)?)?;
-            file.persist(directory.join(name))?;
+            file.write_all(&json)?;
+            file.persist(&path)?;
             Ok(())
         };
         let _best_effort = write();

@@ -20,6 +20,9 @@ const CHUNK: usize = 256 * 1024;
 /// Up to this size files are read whole and hashed in groups.
 const SMALL: usize = 128 * 1024;
 
+/// Up to this many bytes of files that have only just been written are read twice.
+const LITTLE: u64 = 16 * 1024 * 1024;
+
 /// How many small files are dealt out at once.
 const NEIGHBOURS: usize = 64;
 
@@ -179,6 +182,10 @@ pub(crate) struct Unread<'a, H> {
 }
 
 /// Reads all of `files`, and tells `cache` what they hash to.
+///
+/// What has only just been written could be written again without a trace, so it cannot be
+/// remembered. If it is little, the cache reads it [once more](StatCache::save) when a few
+/// ticks of the clock have passed; if it is much, it is read only then.
 pub(crate) fn hash_files<H: ContentHash>(
     files: Vec<Unread<'_, H>>,
     links: Links,
@@ -188,17 +195,48 @@ pub(crate) fn hash_files<H: ContentHash>(
         return Ok(());
     }
     let now = cache.now();
-    // What has only just been written could be written again without a trace. Those files wait
-    // for the next ticks of the clock while the others are read.
-    let (recent, settled): (Vec<_>, Vec<_>) = files
+    let (recent, mut settled): (Vec<_>, Vec<_>) = files
         .into_iter()
         .partition(|file| now.is_some_and(|now| !now.settles(&file.stamp)));
-    Batch { links, cache, now }.hash(settled)?;
-    if recent.is_empty() {
-        return Ok(());
+    if recent.iter().map(|file| file.stamp.size).sum::<u64>() > LITTLE {
+        Batch { links, cache, now }.hash(settled)?;
+        let now = cache.now_settling(recent.iter().map(|file| &file.stamp));
+        return Batch { links, cache, now }.hash(recent);
     }
-    let now = cache.now_settling(recent.iter().map(|file| &file.stamp));
-    Batch { links, cache, now }.hash(recent)
+    cache.read_later(recent.iter().map(|file| Recent {
+        path: file.path.clone(),
+        stamp: file.stamp,
+        links,
+        read: read_again::<H>,
+    }));
+    settled.extend(recent);
+    Batch { links, cache, now }.hash(settled)
+}
+
+/// A file that had been written shortly before it was read.
+#[derive(Debug)]
+pub(crate) struct Recent {
+    path: PathBuf,
+    pub(crate) stamp: Stamp,
+    links: Links,
+    read: fn(&Recent) -> Option<Sums>,
+}
+
+impl Recent {
+    /// Reads the file again and tells `cache` what it hashes to; `now` is from before that.
+    pub(crate) fn settle(&self, cache: &StatCache, now: Now) {
+        if let Some(sums) = (self.read)(self) {
+            cache.record(&self.stamp, sums, now);
+        }
+    }
+}
+
+/// Returns what the file hashes to, `None` where it has changed or cannot be read: whoever
+/// hashes it next is told what is wrong with it.
+fn read_again<H: ContentHash>(recent: &Recent) -> Option<Sums> {
+    let mut source = Source::open(&recent.path, recent.stamp, recent.links).ok()?;
+    let (_, stamp, hash) = source.hash::<H>().ok()?;
+    (stamp == Some(recent.stamp)).then(|| hash.sums())
 }
 
 /// What is the same for all files read together.
@@ -216,6 +254,10 @@ impl Batch<'_> {
         files.sort_by_key(|file| Reverse(file.stamp.size.max(SMALL as u64)));
         let large = files.partition_point(|file| file.stamp.size > SMALL as u64);
         let (large, small) = files.split_at_mut(large);
+        if let ([file], []) | ([], [file]) = (&mut *large, &mut *small) {
+            // Not worth waking the pool of threads.
+            return self.hash_one(file);
+        }
         let (large, small) = rayon::join(|| self.hash_large(large), || self.hash_small(small));
         large.and(small)
     }
@@ -248,7 +290,7 @@ impl Batch<'_> {
             buffers.resize_with(files.len().max(buffers.len()), Vec::new);
             let mut contents: Vec<&[u8]> = Vec::with_capacity(files.len());
             for (file, buffer) in files.iter().zip(buffers) {
-                let mut source = Source::open(file, self.links)?;
+                let mut source = Source::open(&file.path, file.stamp, self.links)?;
                 match source.read_whole(buffer)? {
                     Some(content) if source.is_unchanged()? => contents.push(content),
                     _ => return Ok(false),
@@ -263,19 +305,9 @@ impl Batch<'_> {
 
     /// Hashes a file of any size, whatever the walk saw.
     fn hash_one<H: ContentHash>(self, file: &mut Unread<'_, H>) -> Result<(), HashError> {
-        let mut source = Source::open(file, self.links)?;
-        source.before = source.stat()?;
-        let mut hasher = H::Hasher::new();
-        let mut buffer = vec![0; CHUNK];
-        loop {
-            match source.read(&mut buffer)? {
-                0 => break,
-                count => hasher.update(&buffer[..count]),
-            }
-        }
-        let stamp = source.is_unchanged()?.then_some(source.before);
-        let size = source.size;
-        self.keep(file, size, stamp, H::finish(hasher));
+        let mut source = Source::open(&file.path, file.stamp, self.links)?;
+        let (size, stamp, hash) = source.hash()?;
+        self.keep(file, size, stamp, hash);
         Ok(())
     }
 
@@ -307,15 +339,15 @@ struct Source<'a> {
 }
 
 impl<'a> Source<'a> {
-    fn open<H>(file: &'a Unread<'_, H>, links: Links) -> Result<Self, HashError> {
-        let path = &file.path;
+    /// Opens the file at `path`, which looked like `before`.
+    fn open(path: &'a Path, before: Stamp, links: Links) -> Result<Self, HashError> {
         // If a named pipe took the file's place meanwhile, there is no waiting for a writer.
         let flags = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NONBLOCK | links.flags();
         let opened = rustix::fs::open(path, flags, Mode::empty());
         Ok(Self {
             path,
             file: opened.map_err(|error| HashError::inside("read", path, error.into()))?,
-            before: file.stamp,
+            before,
             size: 0,
         })
     }
@@ -328,6 +360,22 @@ impl<'a> Source<'a> {
             FileType::RegularFile => Ok(Stamp::of(&stat)),
             kind => Err(HashError::special(self.path, kind)),
         }
+    }
+
+    /// Reads and hashes it all, whatever it looked like. Returns its size, what it looks like if
+    /// that did not change meanwhile, and the hash.
+    fn hash<H: ContentHash>(&mut self) -> Result<(u64, Option<Stamp>, H), HashError> {
+        self.before = self.stat()?;
+        let mut hasher = H::Hasher::new();
+        let mut buffer = vec![0; CHUNK];
+        loop {
+            match self.read(&mut buffer)? {
+                0 => break,
+                count => hasher.update(&buffer[..count]),
+            }
+        }
+        let stamp = self.is_unchanged()?.then_some(self.before);
+        Ok((self.size, stamp, H::finish(hasher)))
     }
 
     /// Reads the next bytes; none at the end. Where a file has a size, its end is there.

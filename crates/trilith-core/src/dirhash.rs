@@ -21,7 +21,7 @@ use crate::hash_error::HashError;
 use crate::listing::{Entry, NameId, Names, map_entries};
 use crate::pattern::Patterns;
 use crate::stat_cache::{Stamp, StatCache};
-use crate::walk::{Node, Places, Walked, walk};
+use crate::walk::{FEW, Node, Places, Walked, walk};
 
 /// The hash of a directory.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -46,21 +46,16 @@ pub fn load_dirhash<P: AsRef<str>>(
     ignore: &[P],
     cache: &StatCache,
 ) -> Result<DirHash, HashError> {
-    let filter = Filter::new(ignore)?;
-    // Once inside the pool there is no waking it for every step.
-    rayon::scope(|_| load(root, &filter, cache))
-}
-
-fn load(root: &Path, filter: &Filter, cache: &StatCache) -> Result<DirHash, HashError> {
-    let mut tree = walk_files(root, filter, cache)?;
-    hash_files(unread(&mut tree.nodes), Links::Follow, cache)?;
-    let digest = fold(&tree)?.ok_or_else(|| HashError::NothingToHash {
-        path: root.to_owned(),
-    })?;
-    let files = tree.nodes.iter().map(|node| node.contents.files.len());
-    Ok(DirHash {
-        digest: hex(&digest.0),
-        files: files.sum(),
+    walk_files(root, &Filter::new(ignore)?, cache, |mut tree| {
+        hash_files(unread(&mut tree.nodes), Links::Follow, cache)?;
+        let digest = fold(&tree)?.ok_or_else(|| HashError::NothingToHash {
+            path: root.to_owned(),
+        })?;
+        let files = tree.nodes.iter().map(|node| node.contents.files.len());
+        Ok(DirHash {
+            digest: hex(&digest.0),
+            files: files.sum(),
+        })
     })
 }
 
@@ -70,17 +65,19 @@ fn load(root: &Path, filter: &Filter, cache: &StatCache) -> Result<DirHash, Hash
 /// # Errors
 /// As [`load_dirhash`], but names need not be UTF-8, and there may be no file.
 pub fn walk_dirhash<P: AsRef<str>>(root: &Path, ignore: &[P]) -> Result<Vec<PathBuf>, HashError> {
-    let tree = walk_files(root, &Filter::new(ignore)?, &StatCache::disabled())?;
-    let mut paths = Vec::new();
-    for node in &tree.nodes {
-        for (name, _) in &node.contents.files {
-            let name = node.contents.names.get(*name);
-            paths.push([&node.place.prefix[..], name].concat());
+    let filter = Filter::new(ignore)?;
+    walk_files(root, &filter, &StatCache::disabled(), |tree| {
+        let mut paths = Vec::new();
+        for node in &tree.nodes {
+            for (name, _) in &node.contents.files {
+                let name = node.contents.names.get(*name);
+                paths.push([&node.place.prefix[..], name].concat());
+            }
         }
-    }
-    paths.sort_unstable();
-    let paths = paths.into_iter().map(OsString::from_vec);
-    Ok(paths.map(PathBuf::from).collect())
+        paths.sort_unstable();
+        let paths = paths.into_iter().map(OsString::from_vec);
+        Ok(paths.map(PathBuf::from).collect())
+    })
 }
 
 /// A directory to visit.
@@ -128,7 +125,13 @@ enum Found {
     Nothing,
 }
 
-fn walk_files(root: &Path, filter: &Filter, cache: &StatCache) -> Result<FileTree, HashError> {
+/// Walks the directory `root` and does `then` with the files that count.
+fn walk_files<T: Send>(
+    root: &Path,
+    filter: &Filter,
+    cache: &StatCache,
+    then: impl FnOnce(FileTree) -> Result<T, HashError> + Send,
+) -> Result<T, HashError> {
     let failed = |error| HashError::root(root, error);
     if !fs::metadata(root).map_err(failed)?.is_dir() {
         let path = root.to_owned();
@@ -149,9 +152,8 @@ fn walk_files(root: &Path, filter: &Filter, cache: &StatCache) -> Result<FileTre
         real,
         linked: false,
     };
-    walk(root, |places, position| {
-        visit(places, position, filter, cache)
-    })
+    let visit = |places: &Places<Place>, position| visit(places, position, filter, cache);
+    walk(root, visit, then)
 }
 
 fn visit(
@@ -250,9 +252,14 @@ fn fold(tree: &FileTree) -> Result<Option<Md5Sum>, HashError> {
     let mut hashes: Vec<Option<Md5Sum>> = vec![None; tree.nodes.len()];
     for level in tree.levels.iter().rev() {
         let positions: Vec<usize> = level.clone().collect();
-        let groups = positions.par_chunks(Md5Sum::GROUP);
-        let folded = groups.map(|group| fold_group(tree, group, &hashes));
-        let folded: Vec<_> = folded.collect::<Result<_, _>>()?;
+        let fold = |group| fold_group(tree, group, &hashes);
+        let folded: Vec<_> = if positions.len() <= FEW {
+            let groups = positions.chunks(Md5Sum::GROUP);
+            groups.map(fold).collect::<Result<_, _>>()?
+        } else {
+            let groups = positions.par_chunks(Md5Sum::GROUP);
+            groups.map(fold).collect::<Result<_, _>>()?
+        };
         for (&position, hash) in positions.iter().zip(folded.into_iter().flatten()) {
             hashes[position] = hash;
         }

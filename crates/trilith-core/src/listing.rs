@@ -13,9 +13,7 @@ use rustix::io::Errno;
 
 use crate::content::Links;
 use crate::hash_error::HashError;
-
-/// From how many entries on they are looked at in parallel.
-const PARALLEL_ENTRIES: usize = 128;
+use crate::walk::FEW;
 
 /// How many bytes of entries are asked for at once.
 const BUFFER: usize = 32 * 1024;
@@ -72,7 +70,7 @@ where
         .map_err(|error| HashError::inside("list", path, error.into()))?;
     let look = |position| look(listing.entry(position)?);
     let positions = 0..listing.entries.len();
-    let found = if positions.len() < PARALLEL_ENTRIES {
+    let found = if positions.len() <= FEW {
         positions.map(look).collect::<Result<_, _>>()?
     } else {
         positions

@@ -31,6 +31,7 @@ use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
 
 use rustix::fs::Stat;
 
+use crate::content::Recent;
 use clock::Clock;
 pub(crate) use clock::Now;
 use format::Records;
@@ -119,6 +120,8 @@ pub struct StatCache {
     /// Which of `records` this run has asked for.
     seen: Vec<AtomicBool>,
     added: Mutex<BTreeMap<(u64, u64), Entry>>,
+    /// What was too recent to be added when it was read.
+    recent: Mutex<Vec<Recent>>,
     clock: OnceLock<Option<Clock>>,
     files_read: AtomicUsize,
 }
@@ -161,10 +164,14 @@ impl StatCache {
 
     /// Writes the cache back where anything was added to it. The file is replaced as a whole;
     /// missing directories above it are created.
+    ///
+    /// Files that had been written within a few ticks of the clock before they were read are read
+    /// again first, which takes up to 50 ms: whoever waits for a hash should have it before.
     pub fn save(&self) -> Saved {
         let Some(file) = &self.file else {
             return Saved::Unchanged;
         };
+        self.settle();
         let added = self.added();
         if added.is_empty() {
             return Saved::Unchanged;
@@ -213,6 +220,23 @@ impl StatCache {
         self.added().insert(stamp.key(), entry);
     }
 
+    /// Takes note of files that [`Self::save`] shall read again.
+    pub(crate) fn read_later(&self, files: impl Iterator<Item = Recent>) {
+        lock(&self.recent).extend(files);
+    }
+
+    fn settle(&self) {
+        let recent = std::mem::take(&mut *lock(&self.recent));
+        if recent.is_empty() {
+            return;
+        }
+        if let Some(now) = self.now_settling(recent.iter().map(|file| &file.stamp)) {
+            for file in recent {
+                file.settle(self, now);
+            }
+        }
+    }
+
     /// Counts files that were opened and read.
     pub(crate) fn count_read(&self) {
         self.files_read.fetch_add(1, Ordering::Relaxed);
@@ -233,8 +257,12 @@ impl StatCache {
     }
 
     fn added(&self) -> MutexGuard<'_, BTreeMap<(u64, u64), Entry>> {
-        self.added.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.added)
     }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 #[cfg(test)]
@@ -330,6 +358,8 @@ mod tests {
     #[test]
     fn one_run_reads_a_file_once() {
         let project = Project::new();
+        // What was written a moment ago is read again each time.
+        std::thread::sleep(Duration::from_millis(60));
         let cache = StatCache::load(&project.path("cache/stat"));
         let tree = project.load(&cache);
         assert_eq!(project.load(&cache), tree);

@@ -20,7 +20,7 @@ use crate::input_hash::{FieldHasher, InputHash};
 use crate::listing::{Entry, NameId, Names, map_entries};
 use crate::pattern::Patterns;
 use crate::stat_cache::{Stamp, StatCache};
-use crate::walk::{Node, Walked, walk};
+use crate::walk::{FEW, Node, Places, Walked, walk};
 
 /// A file, a symbolic link, or a directory and all that counts in it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -84,7 +84,11 @@ impl Tree {
     /// [`TreeEntry::hash`].
     #[must_use]
     pub fn hash(&self) -> InputHash {
-        let entries: Vec<InputHash> = self.entries.par_iter().map(TreeEntry::hash).collect();
+        let entries: Vec<InputHash> = if self.entries.len() <= FEW {
+            self.entries.iter().map(TreeEntry::hash).collect()
+        } else {
+            self.entries.par_iter().map(TreeEntry::hash).collect()
+        };
         let mut hasher = FieldHasher::new("trilith/tree/v1");
         for (entry, hash) in self.entries.iter().zip(entries) {
             hasher.field("path", &entry.path);
@@ -158,8 +162,7 @@ fn load(root: &Path, ignore: &impl Ignore, cache: &StatCache) -> Result<Tree, Ha
     let stat = rustix::fs::lstat(root).map_err(failed)?;
     let mut leaf = match FileType::from_raw_mode(stat.st_mode) {
         FileType::Directory => {
-            // Once inside the pool there is no waking it for every step.
-            return rayon::scope(|_| load_directory(root, &stat, ignore, cache));
+            return load_directory(root, &stat, ignore, cache);
         }
         FileType::RegularFile => Leaf::file(&stat, cache),
         FileType::Symlink => Leaf::Symlink {
@@ -191,19 +194,19 @@ fn load_directory(
         mode: canonical_mode(stat.st_mode),
         ignored: false,
     };
-    let mut tree = walk(root, |places, position| {
-        visit(places.get(position), ignore, cache)
-    })?;
-    let mut unread = Vec::new();
-    for node in &mut tree.nodes {
-        for (name, leaf) in &mut node.contents.leaves {
-            let name = OsStr::from_bytes(node.contents.names.get(*name));
-            unread.extend(leaf.unread(|| node.place.path.join(name)));
+    let visit = |places: &Places<Place>, position| visit(places.get(position), ignore, cache);
+    walk(root, visit, |mut tree| {
+        let mut unread = Vec::new();
+        for node in &mut tree.nodes {
+            for (name, leaf) in &mut node.contents.leaves {
+                let name = OsStr::from_bytes(node.contents.names.get(*name));
+                unread.extend(leaf.unread(|| node.place.path.join(name)));
+            }
         }
-    }
-    hash_files(unread, Links::Refuse, cache)?;
-    Ok(Tree {
-        entries: into_entries(tree),
+        hash_files(unread, Links::Refuse, cache)?;
+        Ok(Tree {
+            entries: into_entries(tree),
+        })
     })
 }
 
@@ -336,9 +339,14 @@ fn into_entries(tree: Walked<Place, Contents>) -> Vec<TreeEntry> {
             || counts[node.children.clone()].contains(&true)
             || node.contents.alone;
     }
-    let nodes = tree.nodes.into_par_iter().zip(counts);
-    let counting = nodes.filter(|(_, counts)| *counts);
-    let mut entries: Vec<TreeEntry> = counting.flat_map_iter(|(node, _)| entries(node)).collect();
+    let counting = |(node, counts): (_, bool)| counts.then(|| entries(node)).into_iter().flatten();
+    let nodes = tree.nodes;
+    let mut entries: Vec<TreeEntry> = if nodes.len() <= FEW {
+        nodes.into_iter().zip(counts).flat_map(counting).collect()
+    } else {
+        let nodes = nodes.into_par_iter().zip(counts);
+        nodes.flat_map_iter(counting).collect()
+    };
     entries.par_sort_unstable_by(|a, b| a.path.cmp(&b.path));
     entries
 }

@@ -1,7 +1,6 @@
 //! Publishing: the one order in which anything is written to a store.
 //!
-//! Layers, then configs, then manifests by digest (what an index names before the index),
-//! then tags. A tag therefore never points to something incomplete, wherever a run is cut
+//! Blobs, then manifests by digest (what an index names before the index), then tags. A tag therefore never points to something incomplete, wherever a run is cut
 //! off. Decides nothing about content: what to publish, under which tags, and where each
 //! blob may come from is the caller's to say.
 
@@ -120,11 +119,10 @@ pub async fn publish(
     concurrency: NonZeroUsize,
 ) -> Result<PublishReport, Error> {
     let tagged = check(publication)?;
-    let mut report = PublishReport::default();
-    for blobs in [&publication.layers, &publication.configs] {
-        let published = publish_blobs(destination, &merge(blobs), concurrency).await?;
-        report.blobs.extend(published);
-    }
+    let blobs = merge(publication.layers.iter().chain(&publication.configs));
+    let report = PublishReport {
+        blobs: publish_blobs(destination, &blobs, concurrency).await?,
+    };
     publish_manifests(destination, &publication.manifests, concurrency).await?;
     for (tag, manifest) in tagged {
         destination.tag(tag, manifest).await?;
@@ -166,8 +164,8 @@ fn check(publication: &Publication) -> Result<Vec<(&Tag, &RawManifest)>, Error> 
 }
 
 /// Returns every blob once, in the order of first appearance, with all its origins.
-fn merge(blobs: &[PublicationBlob]) -> Vec<PublicationBlob> {
-    let mut merged: Vec<PublicationBlob> = Vec::with_capacity(blobs.len());
+fn merge<'a>(blobs: impl Iterator<Item = &'a PublicationBlob>) -> Vec<PublicationBlob> {
+    let mut merged: Vec<PublicationBlob> = Vec::new();
     let mut positions: BTreeMap<&Digest, usize> = BTreeMap::new();
     for blob in blobs {
         if let Some(&position) = positions.get(&blob.descriptor.digest) {

@@ -76,10 +76,14 @@ impl Environment {
         let store = store.ok_or_else(|| {
             Failure::usage("there is no place for the store: pass `--store DIR`, or set HOME")
         })?;
-        let ca_certificates = self.ca_file.iter().map(|file| CaCertificates::load(file));
         let registry = RegistryClient::try_new(RegistryConfig {
             insecure_registries: global.insecure_registry.clone(),
-            ca_certificates: ca_certificates.collect::<Result<_, _>>()?,
+            ca_certificates: self
+                .ca_file
+                .iter()
+                .cloned()
+                .map(CaCertificates::File)
+                .collect(),
             credentials: CredentialSource::Files(self.credentials.files()),
             proxies: self.proxies.clone(),
             ..RegistryConfig::default()

@@ -12,6 +12,7 @@ mod overrides;
 use std::process::ExitCode;
 
 use clap::Parser as _;
+use tokio::runtime::{Builder, Runtime};
 
 use args::{Cli, Command};
 use environment::Environment;
@@ -21,10 +22,7 @@ fn main() -> ExitCode {
     let cli = Cli::parse();
     let output = Output::new(&cli.global);
     let environment = Environment::load();
-    let runtime = match tokio::runtime::Builder::new_multi_thread()
-        .enable_all()
-        .build()
-    {
+    let runtime = match runtime(&cli.command) {
         Ok(runtime) => runtime,
         Err(error) => return Output::fail(&Failure::system("cannot start", error)),
     };
@@ -32,6 +30,17 @@ fn main() -> ExitCode {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => Output::fail(&failure),
     }
+}
+
+/// Returns the runtime for `command`. Hashing and compression have threads of their own, so one
+/// is enough for requests, and answers a single one soonest; only what moves many blobs at a time
+/// gains by more.
+fn runtime(command: &Command) -> std::io::Result<Runtime> {
+    let mut builder = match command {
+        Command::Copy(_) => Builder::new_multi_thread(),
+        _ => Builder::new_current_thread(),
+    };
+    builder.enable_all().build()
 }
 
 async fn run(cli: Cli, environment: &Environment, output: Output) -> Result<(), Failure> {

@@ -159,9 +159,13 @@ pub(super) fn write(file: &Path, entries: &mut Vec<Entry>) -> io::Result<()> {
 
 /// Returns the SHA-256 of the SHA-256s of all pieces of [`PIECE`] bytes.
 pub(super) fn checksum(content: &[u8]) -> [u8; CHECKSUM] {
-    let pieces = content.par_chunks(PIECE).map(Sha256::digest);
+    let pieces: Vec<_> = if content.len() <= PIECE {
+        content.chunks(PIECE).map(Sha256::digest).collect()
+    } else {
+        content.par_chunks(PIECE).map(Sha256::digest).collect()
+    };
     let mut all = Sha256::new();
-    for piece in pieces.collect::<Vec<_>>() {
+    for piece in pieces {
         all.update(piece);
     }
     all.finalize().into()

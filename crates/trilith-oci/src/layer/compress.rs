@@ -5,7 +5,9 @@
 //!
 //! - gzip: one member, the way `pigz` does it: every block is deflated with the 32 KiB before it as
 //!   its dictionary and ends on a byte boundary. Any reader of gzip reads it, also those that stop
-//!   after the first of several members, and the ratio is that of one thread.
+//!   after the first of several members, and the ratio is that of one thread. Blocks that look like
+//!   noise (archives, images, most of what a package registry serves) are stored as they are:
+//!   deflate would spend most of its time on them and save nothing.
 //! - zstd: a frame for each block. Every reader of zstd reads frames in a row; `zstd`'s own
 //!   threads would write other bytes for another number of them.
 
@@ -23,6 +25,8 @@ use crate::media_type;
 const GZIP_BLOCK: usize = 128 * 1024;
 /// Input bytes of a zstd frame. Part of the format. Twice as much saves 2 % and costs the memory.
 const ZSTD_BLOCK: usize = 2 * 1024 * 1024;
+/// Bytes at the start of a block that are tried. Part of the format.
+const PROBE: usize = 16 * 1024;
 /// How far back deflate looks.
 const DEFLATE_WINDOW: usize = 32 * 1024;
 /// The most threads for gzip. With more they would wait for the one that reads and hashes, and a
@@ -280,9 +284,34 @@ fn run(codec: Codec, job: &Job) -> io::Result<Done> {
     Ok(Done { output, crc })
 }
 
+/// Returns whether deflate can be expected to save less than two parts of a hundred.
+///
+/// Bytes that are evenly spread leave Huffman's code nothing to gain; a try at the start of the
+/// block tells whether they repeat. In whole numbers, as the answer is part of the format.
+fn is_noise(input: &[u8]) -> io::Result<bool> {
+    if input.len() < PROBE {
+        return Ok(false);
+    }
+    let mut counts = [0_u64; 256];
+    for &byte in input {
+        counts[usize::from(byte)] += 1;
+    }
+    // Of noise, the squares add up to the length's square by 256, and the length.
+    let squares: u64 = counts.iter().map(|count| count * count).sum();
+    let length = input.len() as u64;
+    if squares * 256 > length * length / 20 * 21 + 256 * length {
+        return Ok(false);
+    }
+    let mut output = Vec::with_capacity(PROBE + PROBE / 8 + 1024);
+    let mut state = Compress::new(flate2::Compression::fast(), false);
+    state.compress_vec(&input[..PROBE], &mut output, FlushCompress::Finish)?;
+    Ok(output.len() > PROBE / 100 * 98)
+}
+
 fn deflate(level: u32, job: &Job) -> io::Result<Vec<u8>> {
+    let level = if is_noise(&job.input)? { 0 } else { level };
     let mut state = Compress::new(flate2::Compression::new(level), false);
-    if !job.dictionary.is_empty() {
+    if level > 0 && !job.dictionary.is_empty() {
         state.set_dictionary(&job.dictionary)?;
     }
     let flush = if job.last {
@@ -466,10 +495,52 @@ mod tests {
         }
     }
 
+    /// Bytes that do not compress, the same on every machine.
+    fn noise(len: usize) -> Vec<u8> {
+        let mut state = 1_u64;
+        let bytes = std::iter::repeat_with(|| {
+            state ^= state << 13;
+            state ^= state >> 7;
+            state ^= state << 17;
+            state.to_le_bytes()[3]
+        });
+        bytes.take(len).collect()
+    }
+
+    #[test]
+    fn noise_is_stored_between_what_is_not() {
+        let ramp: Vec<u8> = (0..=255).cycle().take(GZIP_BLOCK).collect();
+        assert!(is_noise(&noise(GZIP_BLOCK)).unwrap());
+        for input in [&ramp[..], &sample(GZIP_BLOCK), &noise(PROBE - 1), &[]] {
+            assert!(!is_noise(input).unwrap());
+        }
+        let mut input = Vec::new();
+        for piece in [
+            &noise(GZIP_BLOCK)[..],
+            &sample(GZIP_BLOCK),
+            &noise(3 * GZIP_BLOCK),
+            &ramp,
+            &noise(GZIP_BLOCK + 77_777),
+        ] {
+            input.extend_from_slice(piece);
+        }
+        let encoded = encode(Compression::Gzip(6), &input, 2, 65_536);
+        assert!(decode(Compression::Gzip(6), &encoded) == input);
+        let stored = 5 * GZIP_BLOCK + 77_777;
+        let room = stored..stored + GZIP_BLOCK / 3;
+        assert!(room.contains(&encoded.len()), "{}", encoded.len());
+        for cut in [noise(GZIP_BLOCK), noise(GZIP_BLOCK - 1), noise(1)] {
+            let encoded = encode(Compression::Gzip(6), &cut, 1, 65_536);
+            assert!(decode(Compression::Gzip(6), &encoded) == cut);
+        }
+    }
+
     /// Pins the versions of zlib-rs and zstd: other bytes here are other digests everywhere.
     #[test]
     fn golden() {
         let input = sample(2_500_000);
+        let stored = encode(Compression::Gzip(6), &noise(300_000), 2, 65_536);
+        assert_eq!(&Digest::of(&stored).hex()[..16], "0b86e979711ad0ed");
         let expected = [
             (Compression::Gzip(1), "04e75ca981fb31a6"),
             (Compression::Gzip(6), "8b89d1df09c3652c"),

@@ -25,6 +25,9 @@ use crate::diff_id::DiffId;
 use crate::error::Error;
 use compress::Encoder;
 
+/// Raised by every change after which a payload becomes other bytes.
+pub const FORMAT_VERSION: u32 = 2;
+
 /// Bytes of a file that are read at once.
 const READ_SIZE: usize = 128 * 1024;
 

@@ -1,7 +1,7 @@
 //! What a [`super::RegistryClient`] is told: every setting, and nothing read from the environment.
 
 use std::fmt;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -68,28 +68,21 @@ impl fmt::Debug for RegistryConfig {
     }
 }
 
-/// Certificates in PEM form, one or more.
+/// Certificates in PEM form, one or more. Read when the first TLS connection is made.
 #[derive(Clone)]
-pub struct CaCertificates {
-    /// Where they are from, for messages: a path as a rule.
-    pub origin: String,
+pub enum CaCertificates {
+    /// A file.
+    File(PathBuf),
     /// The text with its `-----BEGIN CERTIFICATE-----` blocks.
-    pub pem: Vec<u8>,
-}
-
-impl CaCertificates {
-    /// Returns the certificates in the file at `path`.
-    pub fn load(path: &Path) -> Result<Self, crate::Error> {
-        Ok(Self {
-            origin: path.display().to_string(),
-            pem: std::fs::read(path).map_err(crate::Error::io("read", path))?,
-        })
-    }
+    Pem(Vec<u8>),
 }
 
 impl fmt::Debug for CaCertificates {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_tuple("CaCertificates").field(&self.origin).finish()
+        match self {
+            Self::File(path) => f.debug_tuple("File").field(path).finish(),
+            Self::Pem(_) => f.write_str("Pem(..)"),
+        }
     }
 }
 

@@ -1,8 +1,8 @@
 //! The connections: one pool for plain HTTP, one for TLS, and what their failures mean.
 //!
-//! Follows no redirect, repeats nothing, reads no proxy settings from the environment. The
-//! system's certificates are read when the first TLS connection is made, so that a run
-//! against a local registry does not pay for them; where they lie is found by
+//! Follows no redirect, repeats nothing, reads no proxy settings from the environment. All
+//! certificates are read when the first TLS connection is made, so that a run against a local
+//! registry does not pay for them; where the system's lie is found by
 //! `rustls-native-certs`, which on Unix does honour `SSL_CERT_FILE` and `SSL_CERT_DIR`.
 
 use std::error::Error as StdError;
@@ -10,7 +10,7 @@ use std::io;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
-use reqwest::{Client, ClientBuilder, NoProxy, Proxy, Request, Response, Url};
+use reqwest::{Client, NoProxy, Proxy, Request, Response, Url};
 use rustls::ClientConfig;
 use rustls::crypto::CryptoProvider;
 use rustls::pki_types::CertificateDer;
@@ -24,38 +24,20 @@ const IDLE: Duration = Duration::from_secs(60);
 /// The hosts no proxy is asked for.
 const LOOPBACK: &str = "localhost,127.0.0.0/8,::1";
 
-/// The connections of a process.
+/// The connections of a process. Each pool is made when it is first needed.
 pub(crate) struct Transport {
-    plain: Client,
+    plain: OnceLock<Result<Client, String>>,
     secure: OnceLock<Result<Client, String>>,
-    roots: Vec<CertificateDer<'static>>,
-    provider: Arc<CryptoProvider>,
+    proxies: Vec<Proxy>,
     config: RegistryConfig,
 }
 
 impl Transport {
     pub(crate) fn try_new(config: &RegistryConfig) -> Result<Self, Failure> {
-        let mut roots = Vec::new();
-        for certificates in &config.ca_certificates {
-            roots.extend(parse(certificates)?);
-        }
-        let provider = Arc::new(rustls::crypto::ring::default_provider());
-        let untrusting = tls(&provider)
-            .map_err(|error| Failure::config(format!("TLS cannot be set up ({error})")))?
-            .with_root_certificates(rustls::RootCertStore::empty())
-            .with_no_client_auth();
-        let plain = builder(config)?
-            // Never used for TLS; given so that no other backend is looked for.
-            .tls_backend_preconfigured(untrusting)
-            .build()
-            .map_err(|error| {
-                Failure::config(format!("HTTP cannot be set up ({})", RootCause::of(&error)))
-            })?;
         Ok(Self {
-            plain,
+            plain: OnceLock::new(),
             secure: OnceLock::new(),
-            roots,
-            provider,
+            proxies: proxies(config)?,
             config: config.clone(),
         })
     }
@@ -70,86 +52,111 @@ impl Transport {
     }
 
     fn client(&self, url: &Url) -> Result<&Client, Failure> {
-        if url.scheme() == "http" {
-            return Ok(&self.plain);
-        }
-        self.secure
-            .get_or_init(|| self.secure_client())
+        let client = match url.scheme() {
+            "http" => self.plain.get_or_init(|| self.plain_client()),
+            _ => self.secure.get_or_init(|| self.secure_client()),
+        };
+        client
             .as_ref()
             .map_err(|reason| Failure::config(reason.clone()))
     }
 
+    fn plain_client(&self) -> Result<Client, String> {
+        // Never used for TLS; given so that no other backend is looked for.
+        let untrusting = tls(&provider())?
+            .with_root_certificates(rustls::RootCertStore::empty())
+            .with_no_client_auth();
+        self.build(untrusting)
+    }
+
     fn secure_client(&self) -> Result<Client, String> {
-        let verifier = rustls_platform_verifier::Verifier::new_with_extra_roots(
-            self.roots.iter().cloned(),
-            Arc::clone(&self.provider),
-        )
-        .map_err(|error| format!("the system's certificates cannot be used ({error})"))?;
-        let config = tls(&self.provider)
-            .map_err(|error| format!("TLS cannot be set up ({error})"))?
+        let mut roots = Vec::new();
+        for certificates in &self.config.ca_certificates {
+            roots.extend(read(certificates)?);
+        }
+        let provider = provider();
+        let verifier =
+            rustls_platform_verifier::Verifier::new_with_extra_roots(roots, Arc::clone(&provider))
+                .map_err(|error| format!("the system's certificates cannot be used ({error})"))?;
+        let trusting = tls(&provider)?
             .dangerous()
             .with_custom_certificate_verifier(Arc::new(verifier))
             .with_no_client_auth();
-        builder(&self.config)
-            .map_err(|failure| failure.to_string())?
-            .tls_backend_preconfigured(config)
-            .build()
-            .map_err(|error| format!("HTTPS cannot be set up ({})", RootCause::of(&error)))
+        self.build(trusting)
     }
+
+    fn build(&self, tls: ClientConfig) -> Result<Client, String> {
+        let config = &self.config;
+        let mut builder = Client::builder()
+            .user_agent(&config.user_agent)
+            .redirect(reqwest::redirect::Policy::none())
+            .retry(reqwest::retry::never())
+            .referer(false)
+            .connect_timeout(config.timeouts.connect)
+            .pool_idle_timeout(IDLE)
+            .pool_max_idle_per_host(config.concurrency * 2)
+            .no_proxy()
+            .tls_backend_preconfigured(tls);
+        for proxy in &self.proxies {
+            builder = builder.proxy(proxy.clone());
+        }
+        builder
+            .build()
+            .map_err(|error| format!("HTTP cannot be set up ({})", RootCause::of(&error)))
+    }
+}
+
+fn provider() -> Arc<CryptoProvider> {
+    Arc::new(rustls::crypto::ring::default_provider())
 }
 
 fn tls(
     provider: &Arc<CryptoProvider>,
-) -> Result<rustls::ConfigBuilder<ClientConfig, rustls::WantsVerifier>, rustls::Error> {
-    ClientConfig::builder_with_provider(Arc::clone(provider)).with_safe_default_protocol_versions()
+) -> Result<rustls::ConfigBuilder<ClientConfig, rustls::WantsVerifier>, String> {
+    ClientConfig::builder_with_provider(Arc::clone(provider))
+        .with_safe_default_protocol_versions()
+        .map_err(|error| format!("TLS cannot be set up ({error})"))
 }
 
-fn builder(config: &RegistryConfig) -> Result<ClientBuilder, Failure> {
-    let mut builder = Client::builder()
-        .user_agent(&config.user_agent)
-        .redirect(reqwest::redirect::Policy::none())
-        .retry(reqwest::retry::never())
-        .referer(false)
-        .connect_timeout(config.timeouts.connect)
-        .pool_idle_timeout(IDLE)
-        .pool_max_idle_per_host(config.concurrency * 2)
-        .no_proxy();
+fn proxies(config: &RegistryConfig) -> Result<Vec<Proxy>, Failure> {
     let except = NoProxy::from_string(&format!("{LOOPBACK},{}", config.proxies.except));
     let (http, https) = (&config.proxies.http, &config.proxies.https);
     let made = [
         http.as_ref().map(|url| Proxy::http(url.expose())),
         https.as_ref().map(|url| Proxy::https(url.expose())),
     ];
-    for proxy in made.into_iter().flatten() {
+    let proxies = made.into_iter().flatten().map(|proxy| {
         // The error quotes the URL, which may hold a password.
-        let proxy =
-            proxy.map_err(|_| Failure::config("the URL of the proxy is malformed".to_owned()))?;
-        builder = builder.proxy(proxy.no_proxy(except.clone()));
-    }
-    Ok(builder)
+        let malformed = |_| Failure::config("the URL of the proxy is malformed".to_owned());
+        Ok(proxy.map_err(malformed)?.no_proxy(except.clone()))
+    });
+    proxies.collect()
 }
 
-fn parse(certificates: &CaCertificates) -> Result<Vec<CertificateDer<'static>>, Failure> {
-    let origin = &certificates.origin;
-    let parsed: Vec<_> = CertificateDer::pem_slice_iter(&certificates.pem)
+fn read(certificates: &CaCertificates) -> Result<Vec<CertificateDer<'static>>, String> {
+    match certificates {
+        CaCertificates::Pem(pem) => parse("the certificates given", pem),
+        CaCertificates::File(path) => {
+            let origin = format!("`{}`", path.display());
+            let pem = std::fs::read(path)
+                .map_err(|error| format!("{origin}, certificates to trust: {error}"))?;
+            parse(&origin, &pem)
+        }
+    }
+}
+
+fn parse(origin: &str, pem: &[u8]) -> Result<Vec<CertificateDer<'static>>, String> {
+    let parsed: Vec<_> = CertificateDer::pem_slice_iter(pem)
         .collect::<Result<_, _>>()
-        .map_err(|error| {
-            Failure::config(format!(
-                "certificates in `{origin}` are malformed ({error})"
-            ))
-        })?;
+        .map_err(|error| format!("certificates in {origin} are malformed ({error})"))?;
     if parsed.is_empty() {
-        return Err(Failure::config(format!(
-            "`{origin}` holds no PEM certificate"
-        )));
+        return Err(format!("{origin} holds no PEM certificate"));
     }
     let mut store = rustls::RootCertStore::empty();
     for certificate in &parsed {
-        store.add(certificate.clone()).map_err(|error| {
-            Failure::config(format!(
-                "a certificate in `{origin}` is malformed ({error})"
-            ))
-        })?;
+        store
+            .add(certificate.clone())
+            .map_err(|error| format!("a certificate in {origin} is malformed ({error})"))?;
     }
     Ok(parsed)
 }
@@ -192,14 +199,35 @@ mod tests {
     use super::*;
 
     #[test]
-    fn bad_settings_are_refused() {
-        let certificates = |pem: &str| RegistryConfig {
-            ca_certificates: vec![CaCertificates {
-                origin: "/ca.pem".to_owned(),
-                pem: pem.as_bytes().to_vec(),
-            }],
-            ..RegistryConfig::default()
-        };
+    fn bad_certificates_are_told_when_they_are_needed() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("ca.pem");
+        for (pem, reason) in [
+            ("", "ca.pem` holds no PEM certificate"),
+            (
+                "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n",
+                "a certificate in `",
+            ),
+            (
+                "-----BEGIN CERTIFICATE-----\n%%\n-----END CERTIFICATE-----\n",
+                "malformed",
+            ),
+        ] {
+            std::fs::write(&file, pem).unwrap();
+            let transport = Transport::try_new(&RegistryConfig {
+                ca_certificates: vec![CaCertificates::File(file.clone())],
+                ..RegistryConfig::default()
+            })
+            .unwrap();
+            let plain = transport.client(&"http://a".parse().unwrap());
+            assert!(plain.is_ok());
+            let failure = transport.client(&"https://a".parse().unwrap()).unwrap_err();
+            assert!(failure.to_string().contains(reason), "{failure}");
+        }
+    }
+
+    #[test]
+    fn bad_proxies_are_refused() {
         let proxy = |url: &str| RegistryConfig {
             proxies: super::super::config::Proxies {
                 https: Some(Secret::new(url)),
@@ -207,22 +235,14 @@ mod tests {
             },
             ..RegistryConfig::default()
         };
-        for (config, reason) in [
-            (certificates(""), "`/ca.pem` holds no PEM certificate"),
-            (
-                certificates("-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n"),
-                "a certificate in `/ca.pem` is malformed",
-            ),
-            (
-                certificates("-----BEGIN CERTIFICATE-----\n%%\n-----END CERTIFICATE-----\n"),
-                "malformed",
-            ),
-            (proxy("http://user:hunter2@"), "proxy is malformed"),
-        ] {
-            let failure = Transport::try_new(&config).err().unwrap();
-            let text = failure.to_string();
-            assert!(text.contains(reason) && !text.contains("hunter2"), "{text}");
-        }
+        let failure = Transport::try_new(&proxy("http://user:hunter2@"))
+            .err()
+            .unwrap();
+        let text = failure.to_string();
+        assert!(
+            text.contains("proxy is malformed") && !text.contains("hunter2"),
+            "{text}"
+        );
         assert!(Transport::try_new(&proxy("http://user:p@proxy:3128")).is_ok());
     }
 }

@@ -172,7 +172,7 @@ async fn a_registry_with_tls() {
     let name: Repository = format!("0.0.0.0:{}/a", registry.port()).parse().unwrap();
     let authority = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/registry/tls/ca.pem");
     let trusting = RegistryConfig {
-        ca_certificates: vec![CaCertificates::load(authority.as_ref()).unwrap()],
+        ca_certificates: vec![CaCertificates::File(authority.into())],
         ..config()
     };
     let repository = client(trusting).repository(&name).unwrap();
