@@ -1,6 +1,6 @@
 //! The list of what is in a build context.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsStr;
 use std::fs::{self, File};
 use std::io::{self, Read as _};
@@ -144,6 +144,48 @@ impl BuildContext {
         hasher.finish()
     }
 
+    /// Returns the context with `dockerfile` as its Dockerfile, and without the files and links
+    /// that `sees` is not true of. Directories stay where anything in them does.
+    ///
+    /// # Errors
+    /// A `.dockerignore` that stays cannot be read any more.
+    pub fn narrowed(
+        &self,
+        dockerfile: &str,
+        sees: impl Fn(&[u8]) -> bool,
+    ) -> Result<Self, BuildContextError> {
+        let mut narrowed = Self::empty();
+        let mut parents: BTreeSet<&[u8]> = BTreeSet::new();
+        // From the end, as a directory comes before what is in it.
+        for entry in self.entries.iter().rev() {
+            let path = &entry.entry.path[..];
+            if parents.contains(path) || sees(path) {
+                narrowed.entries.push(entry.clone());
+                let parent = path.iter().rposition(|byte| *byte == b'/');
+                parents.extend(parent.map(|end| &path[..end]));
+            }
+        }
+        narrowed.entries.reverse();
+        let text = ContextEntry::made("", dockerfile.to_owned());
+        let same = |own: &&ContextEntry| match (&own.entry.kind, &text.entry.kind) {
+            (EntryKind::File { digest: a, .. }, EntryKind::File { digest: b, .. }) => a == b,
+            _ => false,
+        };
+        let own = self
+            .find(&self.dockerfile)
+            .or(self.build_files.get(&self.dockerfile));
+        match own.filter(same) {
+            Some(own) => {
+                narrowed.dockerfile.clone_from(&self.dockerfile);
+                if narrowed.find(&self.dockerfile).is_none() {
+                    narrowed.hide(own.clone())?;
+                }
+            }
+            None => narrowed.add_made_dockerfile(text)?,
+        }
+        Ok(narrowed)
+    }
+
     pub(super) fn empty() -> Self {
         Self {
             entries: Vec::new(),
@@ -223,6 +265,13 @@ impl BuildContext {
         }
         file.entry.path.clone_from(&self.dockerfile);
         self.hide(file)
+    }
+
+    /// Adds a Dockerfile that is no file, for the engine alone to see.
+    fn add_made_dockerfile(&mut self, mut text: ContextEntry) -> Result<(), BuildContextError> {
+        self.dockerfile = name_for(&text.entry.kind);
+        text.entry.path.clone_from(&self.dockerfile);
+        self.hide(text)
     }
 
     /// Adds a file to the archive, and sees to it that the engine hides it from instructions.

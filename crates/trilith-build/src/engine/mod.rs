@@ -179,6 +179,19 @@ pub trait Engine: Send + Sync {
     /// Writes a kept image to `archive`, as `docker save` does.
     async fn save(&self, image: &BuiltImage, archive: &Path) -> Result<(), EngineError>;
 
+    /// Takes in the images of an archive that `docker save` could have written, under the names
+    /// it gives them.
+    ///
+    /// # Errors
+    /// [`EngineError::Unsupported`] where the engine keeps no images, or cannot take any in.
+    async fn load(&self, archive: &Path) -> Result<(), EngineError> {
+        Err(EngineError::Unsupported {
+            engine: self.kind(),
+            address: archive.display().to_string(),
+            what: "take in images",
+        })
+    }
+
     /// Takes a name off a kept image, and the image away with its last name. No error where
     /// there is none of that name.
     async fn untag(&self, reference: &Reference) -> Result<(), EngineError>;
