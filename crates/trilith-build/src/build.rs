@@ -20,7 +20,7 @@ use trilith_oci::{BlobSource, Descriptor, media_type};
 
 use crate::builder::{self, Builder, BuilderChoice, Built, BuiltLevel, Engines, Job};
 use crate::context::{Context, Event};
-use crate::engine::{BuildSecret, CacheEntry, SshAgent};
+use crate::engine::{BuildSecret, CacheEntry, Network, SshAgent};
 use crate::error::Error;
 use crate::load::{Loaded, load};
 use crate::records::{ImageRecord, LastBuild, LayerRecord};
@@ -60,6 +60,8 @@ pub struct EngineOptions {
     pub ssh: Vec<SshAgent>,
     /// Lines of `/etc/hosts` of the steps: name, and address or `host-gateway`.
     pub extra_hosts: Vec<(String, String)>,
+    /// Which network the steps see.
+    pub network: Network,
     /// Where cached layers may come from.
     pub cache_from: Vec<CacheEntry>,
     /// Where the cache is written to.

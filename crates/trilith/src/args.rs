@@ -232,6 +232,9 @@ pub(crate) struct EngineArgs {
     /// A line of /etc/hosts for the steps
     #[arg(long, value_name = "NAME:ADDRESS")]
     pub(crate) add_host: Vec<String>,
+    /// Which network the steps see
+    #[arg(long, value_enum, default_value_t = StepNetwork::Default, value_name = "NETWORK")]
+    pub(crate) network: StepNetwork,
     /// Where cached layers may come from: a reference, or type=TYPE,KEY=VALUE,...
     #[arg(long, value_name = "CACHE")]
     pub(crate) cache_from: Vec<String>,
@@ -244,6 +247,15 @@ pub(crate) struct EngineArgs {
     /// Ask for base images again, even where the engine has them
     #[arg(long)]
     pub(crate) pull: bool,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum StepNetwork {
+    /// What the engine gives them
+    Default,
+    None,
+    /// That of the machine
+    Host,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]

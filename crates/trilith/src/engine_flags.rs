@@ -4,11 +4,11 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use trilith_build::EngineOptions;
-use trilith_build::engine::{BuildSecret, CacheEntry, SecretSource, SshAgent};
+use trilith_build::engine::{BuildSecret, CacheEntry, Network, SecretSource, SshAgent};
 use trilith_core::Reference;
 use trilith_oci::registry::Secret;
 
-use crate::args::EngineArgs;
+use crate::args::{EngineArgs, StepNetwork};
 use crate::environment;
 use crate::output::Failure;
 
@@ -29,6 +29,11 @@ pub(crate) fn engine_options(args: &EngineArgs) -> Result<EngineOptions, Failure
         secrets: secrets.collect::<Result<_, _>>()?,
         ssh: ssh.collect::<Result<_, _>>()?,
         extra_hosts: hosts.collect::<Result<_, _>>()?,
+        network: match args.network {
+            StepNetwork::Default => Network::Default,
+            StepNetwork::None => Network::None,
+            StepNetwork::Host => Network::Host,
+        },
         cache_from: from.collect::<Result<_, _>>()?,
         cache_to: to.collect::<Result<_, _>>()?,
         no_cache: args.no_cache,

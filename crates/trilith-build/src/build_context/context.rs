@@ -1,22 +1,30 @@
 //! The list of what is in a build context.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::convert::Infallible;
 use std::ffi::OsStr;
 use std::fs::{self, File};
 use std::io::{self, Read as _};
 use std::os::unix::ffi::OsStrExt as _;
+use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use bytes::Bytes;
+use rustix::fs::OFlags;
 use trilith_core::{
-    Digest, DockerIgnore, EntryKind, FieldHasher, HashError, InputHash, Owner, Patterns, StatCache,
-    Tree, TreeEntry, load_context, load_tree,
+    Digest, Digester, DockerIgnore, EntryKind, FieldHasher, HashError, InputHash, Owner, Patterns,
+    StatCache, Tree, TreeEntry, load_context, load_tree,
 };
 use trilith_oci::layer::{self, LayerContent, LayerEntry};
 
 use super::error::BuildContextError;
 use super::ignore_file::{self, IgnoreRules, line_for};
+
+/// What a Dockerfile is called unless somebody says otherwise.
+const DEFAULT_DOCKERFILE: &str = "Dockerfile";
+/// Bytes that are read at once.
+const PIECE: usize = 128 * 1024;
 
 /// The Dockerfile of a build.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -186,6 +194,25 @@ impl BuildContext {
         Ok(narrowed)
     }
 
+    /// Returns a context that holds nothing but a Dockerfile, which instructions do not see.
+    pub(crate) fn of_dockerfile(text: &str) -> Self {
+        let file = ContextEntry::made(DEFAULT_DOCKERFILE, text.to_owned());
+        let path = file.entry.path.clone();
+        Self {
+            dockerfile: path.clone(),
+            build_files: BTreeMap::from([(path, file)]),
+            ..Self::empty()
+        }
+    }
+
+    /// Returns the directory that its first file is from.
+    pub(crate) fn root(&self) -> Option<&Path> {
+        self.entries.iter().find_map(|entry| match &entry.content {
+            Content::Below { root, .. } => Some(&**root),
+            Content::Bytes(_) => None,
+        })
+    }
+
     pub(super) fn empty() -> Self {
         Self {
             entries: Vec::new(),
@@ -337,19 +364,54 @@ impl ContextEntry {
     /// Reads the content of a file, and checks that it is what was hashed. What is no file has
     /// none.
     fn read(&self) -> Result<Vec<u8>, BuildContextError> {
+        let mut content = Vec::new();
+        let Ok(()) = self.read_pieces(|piece| {
+            content.extend(piece);
+            Ok::<_, Infallible>(())
+        })?;
+        Ok(content)
+    }
+
+    /// Gives the content of a file to `take` in pieces of at most 128 KiB, and checks in the end
+    /// that it was what was hashed. What is no file has none. Where `take` fails, its failure is
+    /// returned and nothing more read.
+    ///
+    /// # Errors
+    /// The file is not what it was when it was listed, or cannot be read.
+    pub(crate) fn read_pieces<E>(
+        &self,
+        mut take: impl FnMut(Vec<u8>) -> Result<(), E>,
+    ) -> Result<Result<(), E>, BuildContextError> {
         let EntryKind::File { size, digest, .. } = &self.entry.kind else {
-            return Ok(Vec::new());
+            return Ok(Ok(()));
         };
         let path = match self.content() {
             LayerContent::Path(path) => path,
-            LayerContent::Bytes(bytes) => return Ok(bytes.to_vec()),
+            LayerContent::Bytes(bytes) => {
+                let taken = bytes
+                    .chunks(PIECE)
+                    .try_for_each(|piece| take(piece.to_vec()));
+                return Ok(taken);
+            }
         };
-        let mut content = Vec::new();
-        File::open(&path)
-            .and_then(|file| file.take(size + 1).read_to_end(&mut content))
-            .map_err(BuildContextError::io("read", &path))?;
-        if Digest::of(&content) == *digest {
-            Ok(content)
+        let mut file = open(&path)?.take(size + 1);
+        let mut digester = Digester::new(digest.algorithm());
+        loop {
+            let mut piece = Vec::with_capacity(PIECE);
+            (&mut file)
+                .take(PIECE as u64)
+                .read_to_end(&mut piece)
+                .map_err(BuildContextError::io("read", &path))?;
+            if piece.is_empty() {
+                break;
+            }
+            digester.update(&piece);
+            if let Err(error) = take(piece) {
+                return Ok(Err(error));
+            }
+        }
+        if digester.finish() == *digest {
+            Ok(Ok(()))
         } else {
             Err(BuildContextError::Changed { path })
         }
@@ -374,6 +436,23 @@ impl ContextEntry {
             kind,
             owner: Owner::default(),
         }
+    }
+}
+
+/// Opens a file that was one when it was listed.
+fn open(path: &Path) -> Result<File, BuildContextError> {
+    // If it is a link or a named pipe by now, neither is followed nor waited for.
+    let flags = (OFlags::NOFOLLOW | OFlags::NONBLOCK).bits().cast_signed();
+    let opened = File::options().read(true).custom_flags(flags).open(path);
+    let changed = |error: &io::Error| {
+        let link = rustix::io::Errno::LOOP.raw_os_error();
+        error.kind() == io::ErrorKind::NotFound || error.raw_os_error() == Some(link)
+    };
+    match opened {
+        Err(error) if changed(&error) => Err(BuildContextError::Changed {
+            path: path.to_owned(),
+        }),
+        opened => opened.map_err(BuildContextError::io("read", path)),
     }
 }
 

@@ -187,6 +187,7 @@ impl Session<'_> {
             secrets: &options.secrets,
             ssh: &options.ssh,
             extra_hosts: &options.extra_hosts,
+            network: options.network,
             cache_from: &options.cache_from,
             cache_to: &options.cache_to,
             no_cache: options.no_cache,

@@ -3,19 +3,28 @@
 //! [`Engine`] is the seam: an implementation is one file beside this one and one registration.
 //! It builds one image of one platform at a time and knows no levels, keys or plans.
 
+mod address;
+mod docker;
 mod error;
+mod redact;
 mod request;
+mod solve;
 
 use std::collections::BTreeSet;
 use std::fmt;
-
 use std::path::Path;
 
 use async_trait::async_trait;
 use trilith_core::{Digest, Platform, Reference};
 
+pub use address::{
+    AddressError, DEFAULT_DOCKER_SOCKET, EngineAddress, TlsFiles, load_docker_context,
+};
+pub use docker::DockerEngine;
 pub use error::EngineError;
-pub use request::{BuildRequest, BuildSecret, CacheEntry, NamedContext, SecretSource, SshAgent};
+pub use request::{
+    BuildRequest, BuildSecret, CacheEntry, NamedContext, Network, SecretSource, SshAgent,
+};
 
 /// Which engine.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]

@@ -122,7 +122,7 @@ pub(crate) async fn run(
         .map(str::parse)
         .transpose()
         .map_err(Failure::usage)?;
-    let options = options(args, &settings)?;
+    let options = options(&context, args, &settings)?;
     let progress = Progress::new(args.progress, output);
     context.observer = Box::new(move |event| progress.event(&event));
     let interrupting = tokio::spawn(interrupt(Arc::clone(&options.interrupt)));
@@ -140,7 +140,11 @@ pub(crate) async fn run(
     output.result(&document, || document.text())
 }
 
-fn options(args: &args::Build, settings: &Settings) -> Result<BuildOptions, Failure> {
+fn options(
+    context: &Context,
+    args: &args::Build,
+    settings: &Settings,
+) -> Result<BuildOptions, Failure> {
     let builder = match args.builder {
         Builder::Auto => BuilderChoice::Auto,
         Builder::Graft => BuilderChoice::Graft,
@@ -166,7 +170,7 @@ fn options(args: &args::Build, settings: &Settings) -> Result<BuildOptions, Fail
         },
         dry_run: args.dry_run,
         builder,
-        engines: Arc::new(LocalEngines),
+        engines: Arc::new(LocalEngines::new(context)),
         engine: engine_options(&args.engine)?,
         build_folder: args.folder.clone(),
         interrupt: Arc::new(Notify::new()),
