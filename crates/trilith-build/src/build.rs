@@ -1,34 +1,35 @@
-//! The build: plan, then reuse or graft, then publish.
+//! The build: plan, then reuse or build, then publish.
 //!
-//! An image of a level is a pure function of the base, the layers up to the level and the
-//! configuration. What a build starts from, and where it writes to, never shows in a digest.
+//! Builders make images ([`crate::builder`]); what exists, what is reused, what is written and in
+//! which order is decided here, the same for all of them.
 
+use std::path::PathBuf;
 use std::sync::Arc;
 
+use tokio::sync::Notify;
 use trilith_core::{
-    Action, BuildFrom, Digest, InputsDocument, Level, Plan, PlanOptions, Platform, Reference,
+    Action, BuildFrom, Digest, InputsDocument, Level, Plan, PlanOptions, Reference,
 };
-use trilith_oci::image::{Image, Index, Manifest};
+use trilith_oci::image::Manifest;
 use trilith_oci::layer::Compression;
 use trilith_oci::publish::{
     BlobOrigin, BlobOutcome, DEFAULT_CONCURRENCY, Publication, PublicationBlob, PublishReport,
     publish,
 };
-use trilith_oci::{
-    BlobSource, Descriptor, Graft, GraftLayer, ImageStore, Name, RawManifest, graft, media_type,
-};
+use trilith_oci::{BlobSource, Descriptor, media_type};
 
+use crate::builder::{self, Builder, BuilderChoice, Built, BuiltLevel, Engines, Job};
 use crate::context::{Context, Event};
+use crate::engine::{BuildSecret, CacheEntry, Network, SshAgent};
 use crate::error::Error;
-use crate::labels;
-use crate::layers::{ReadyLayer, ensure_layers};
-use crate::load::{Loaded, ResolvedImage, load};
-use crate::records::{LastBuild, LayerRecord};
+use crate::load::{Loaded, load};
+use crate::records::{ImageRecord, LastBuild, LayerRecord};
 use crate::settings::Settings;
 use crate::target::{self, Destination, Target};
+use crate::telemetry::Telemetry;
 
 /// How to build.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone)]
 pub struct BuildOptions {
     /// Which existing images may serve.
     pub plan: PlanOptions,
@@ -38,6 +39,39 @@ pub struct BuildOptions {
     pub compression: Compression,
     /// Stop after the plan.
     pub dry_run: bool,
+    /// What builds.
+    pub builder: BuilderChoice,
+    /// Where an engine is found when one is needed.
+    pub engines: Arc<dyn Engines>,
+    /// What an engine is told.
+    pub engine: EngineOptions,
+    /// Where a dry run writes what an engine would be sent.
+    pub build_folder: Option<PathBuf>,
+    /// Ends the build and cleans up when it is notified.
+    pub interrupt: Arc<Notify>,
+}
+
+/// What an engine is told besides the recipe. None of it is an input.
+#[derive(Clone, Debug, Default)]
+pub struct EngineOptions {
+    /// What `RUN --mount=type=secret` can ask for.
+    pub secrets: Vec<BuildSecret>,
+    /// What `RUN --mount=type=ssh` can ask for.
+    pub ssh: Vec<SshAgent>,
+    /// Lines of `/etc/hosts` of the steps: name, and address or `host-gateway`.
+    pub extra_hosts: Vec<(String, String)>,
+    /// Which network the steps see.
+    pub network: Network,
+    /// Where cached layers may come from.
+    pub cache_from: Vec<CacheEntry>,
+    /// Where the cache is written to.
+    pub cache_to: Vec<CacheEntry>,
+    /// Run every step anew.
+    pub no_cache: bool,
+    /// Ask for base images again where the engine has one of that name.
+    pub pull: bool,
+    /// Name the images in the engine too.
+    pub load: bool,
 }
 
 /// What a build came to.
@@ -57,6 +91,10 @@ pub struct BuildReport {
     pub layers: Vec<ReportedLayer>,
     /// Bytes of blobs sent to the registry; 0 for a build into the local store.
     pub uploaded_bytes: u64,
+    /// How an engine spent its time, where one built.
+    pub telemetry: Option<Telemetry>,
+    /// What a dry run wrote of what an engine would be sent.
+    pub written: Vec<PathBuf>,
 }
 
 /// One layer of the image.
@@ -95,34 +133,102 @@ pub async fn plan_anywhere(
 /// Makes sure that the image of `settings` exists.
 ///
 /// # Errors
-/// Inputs cannot be read or resolved, it cannot be told what exists, the recipe needs an
-/// engine, or something cannot be written. No tag then points to anything incomplete.
+/// Inputs cannot be read or resolved, it cannot be told what exists, a step of the recipe fails,
+/// or something cannot be written. No tag then points to anything incomplete.
 pub async fn build(
     context: &Context,
     settings: &Settings,
     options: &BuildOptions,
 ) -> Result<BuildReport, Error> {
     let repository = settings.repository()?;
-    if settings.dockerfile.is_some() {
-        return Err(Error::NeedsEngine {
-            project: settings.project.clone(),
-        });
-    }
-    let loaded = load_with_warnings(context, settings).await?;
+    let builder = builder::choose(settings, options)?;
+    let loaded = load_with_warnings(context, settings);
+    let loaded = unless_interrupted(options, loaded).await?;
     let target = Target::open(context, repository, options.destination)?;
-    let plan = target::plan(context, &loaded, &target, options.plan).await?;
+    let job = Job {
+        context,
+        loaded: &loaded,
+        target: &target,
+        options,
+    };
+    let existence = |level| builder.existence(job, level);
+    let plan = target::plan_with(&loaded, &target, options.plan, existence);
+    let plan = unless_interrupted(options, plan).await?;
     context.observe(Event::Planned(&plan));
     if options.dry_run {
-        return Ok(planned(context, &loaded, &target, plan));
-    }
-    let Action::Build { from } = plan.action.clone() else {
+        let written = match &options.build_folder {
+            Some(directory) => builder.write_folder(job, &plan, directory).await?,
+            None => Vec::new(),
+        };
         let report = planned(context, &loaded, &target, plan);
-        remember(context, &loaded, &report);
-        return Ok(report);
+        return Ok(BuildReport { written, ..report });
+    }
+    let report = match plan.action.clone() {
+        Action::Reuse { level, digest } => {
+            if options.engine.load {
+                builder.load(job, level, &digest).await?;
+            }
+            planned(context, &loaded, &target, plan)
+        }
+        Action::Build { from } => build_and_publish(&*builder, job, plan, &from).await?,
     };
-    let report = graft_onto(context, &loaded, &target, plan, &from, options.compression).await?;
     remember(context, &loaded, &report);
     Ok(report)
+}
+
+/// Does `work` unless the user ends it.
+pub(crate) async fn unless_interrupted<T>(
+    options: &BuildOptions,
+    work: impl Future<Output = Result<T, Error>>,
+) -> Result<T, Error> {
+    tokio::select! {
+        done = work => done,
+        () = options.interrupt.notified() => Err(Error::Interrupted),
+    }
+}
+
+async fn build_and_publish(
+    builder: &dyn Builder,
+    job: Job<'_>,
+    plan: Plan,
+    from: &BuildFrom,
+) -> Result<BuildReport, Error> {
+    let Job {
+        context,
+        loaded,
+        target,
+        options,
+    } = job;
+    let built = builder.build(job, &plan, from).await?;
+    let published = if built.levels.is_empty() {
+        PublishReport::default()
+    } else {
+        let publication = publication(loaded, &built, &plan.tags_to_write);
+        let place = target.store.describe();
+        context.observe(Event::Publishing { place: &place });
+        let publish =
+            async { Ok(publish(&*target.store, &publication, DEFAULT_CONCURRENCY).await?) };
+        unless_interrupted(options, publish).await?
+    };
+    let records = context.records();
+    for level in &built.levels {
+        let of_level = built
+            .layers
+            .iter()
+            .filter(|layer| layer.level <= level.level);
+        let record = ImageRecord {
+            key: loaded.keys.get(level.level),
+            layers: of_level.cloned().collect(),
+        };
+        records.remember_image(&level.top.descriptor.digest, &record);
+    }
+    if options.engine.load && !built.loaded {
+        for level in &built.levels {
+            let digest = &level.top.descriptor.digest;
+            builder.load(job, level.level, digest).await?;
+        }
+    }
+    Ok(report(loaded, target, plan, built, &published))
 }
 
 async fn load_with_warnings(context: &Context, settings: &Settings) -> Result<Loaded, Error> {
@@ -147,11 +253,7 @@ fn planned(context: &Context, loaded: &Loaded, target: &Target, plan: Plan) -> B
         reference: target.reference(&loaded.tags, level),
         ground: ground(loaded, target, &plan),
         digest,
-        tags: plan
-            .tags_to_write
-            .iter()
-            .map(|&l| target.reference(&loaded.tags, l))
-            .collect(),
+        tags: references(loaded, target, &plan),
         layers: layers
             .into_iter()
             .map(|layer| ReportedLayer {
@@ -160,6 +262,8 @@ fn planned(context: &Context, loaded: &Loaded, target: &Target, plan: Plan) -> B
             })
             .collect(),
         uploaded_bytes: 0,
+        telemetry: None,
+        written: Vec::new(),
         plan,
     }
 }
@@ -196,197 +300,25 @@ fn remember(context: &Context, loaded: &Loaded, report: &BuildReport) {
         .remember_last_build(&loaded.settings.project, &record);
 }
 
-/// What the layers are put on: an image for each platform, and where its blobs are.
-struct Ground {
-    /// The level of the image, `None` for the base.
-    level: Option<Level>,
-    images: Vec<(Platform, Image)>,
-    /// Digest of the base image that all of it stands on.
-    base: Option<Digest>,
-    /// Where blobs of the ground come from.
-    origins: Vec<BlobOrigin>,
-}
-
-async fn graft_onto(
-    context: &Context,
-    loaded: &Loaded,
-    target: &Target,
-    plan: Plan,
-    from: &BuildFrom,
-    compression: Compression,
-) -> Result<BuildReport, Error> {
-    let ground = match from {
-        BuildFrom::Base => base_ground(loaded, target).await?,
-        BuildFrom::Level(level, digest) => level_ground(loaded, target, *level, digest).await?,
-    };
-    let layers = ensure_layers(context, loaded, ground.level, compression).await?;
-    let images = graft_levels(loaded, &ground, &layers)?;
-    let publication = publication(loaded, &ground, &layers, &images, &plan.tags_to_write);
-    let place = target.store.describe();
-    context.observe(Event::Publishing { place: &place });
-    let published = publish(&*target.store, &publication, DEFAULT_CONCURRENCY).await?;
-
-    let records = context.records();
-    for built in &images {
-        let (_, image) = &built.images[0];
-        let record = target::record(loaded, built.level, image, &loaded.keys);
-        records.remember_image(&built.top.descriptor.digest, &record);
-    }
-    Ok(report(loaded, target, plan, &images, &layers, &published))
-}
-
-/// Returns the base image, whose blobs are mounted where base and target share a registry.
-async fn base_ground(loaded: &Loaded, target: &Target) -> Result<Ground, Error> {
-    let platforms = &loaded.settings.platforms;
-    let Some(base) = &loaded.base else {
-        let images = platforms
-            .iter()
-            .map(|p| (p.clone(), Image::scratch(p)))
-            .collect();
-        return Ok(Ground {
-            level: None,
-            images,
-            base: None,
-            origins: Vec::new(),
-        });
-    };
-    Ok(Ground {
-        level: None,
-        images: load_images(&base.store, &base.name(), platforms).await?,
-        base: Some(base.digest.clone()),
-        origins: base_origins(base, target),
-    })
-}
-
-fn base_origins(base: &ResolvedImage, target: &Target) -> Vec<BlobOrigin> {
-    let upload = BlobOrigin::Upload(BlobSource::Store(Arc::clone(&base.store)));
-    match &base.repository {
-        Some(repository) if target.destination == Destination::Registry => {
-            if *repository == target.repository {
-                vec![BlobOrigin::Present]
-            } else if repository.registry() == target.repository.registry() {
-                vec![BlobOrigin::Mount(repository.clone()), upload]
-            } else {
-                vec![upload]
-            }
-        }
-        _ => vec![upload],
-    }
-}
-
-/// Returns the existing image of a level, all of whose blobs are at the target.
-async fn level_ground(
-    loaded: &Loaded,
-    target: &Target,
-    level: Level,
-    digest: &Digest,
-) -> Result<Ground, Error> {
-    let name = Name::Digest(digest.clone());
-    Ok(Ground {
-        level: Some(level),
-        images: load_images(&target.store, &name, &loaded.settings.platforms).await?,
-        base: loaded.base.as_ref().map(|base| base.digest.clone()),
-        origins: vec![BlobOrigin::Present],
-    })
-}
-
-async fn load_images(
-    store: &Arc<dyn ImageStore>,
-    name: &Name,
-    platforms: impl IntoIterator<Item = &Platform>,
-) -> Result<Vec<(Platform, Image)>, Error> {
-    let mut images = Vec::new();
-    for platform in platforms {
-        let resolved = Image::load(&**store, name, platform).await?;
-        images.push((platform.clone(), resolved.image));
-    }
-    Ok(images)
-}
-
-/// The image of a level: one for each platform, and what its tag points to.
-struct BuiltLevel {
-    level: Level,
-    images: Vec<(Platform, Image)>,
-    /// The image's manifest, or the index of several.
-    top: RawManifest,
-}
-
-/// Grafts the levels above the ground, each onto the one below.
-fn graft_levels(
-    loaded: &Loaded,
-    ground: &Ground,
-    layers: &[ReadyLayer],
-) -> Result<Vec<BuiltLevel>, Error> {
-    let mut built: Vec<BuiltLevel> = Vec::new();
-    for level in Level::ALL
-        .into_iter()
-        .filter(|&level| ground.level.is_none_or(|g| level > g))
-    {
-        let below = built.last().map_or(&ground.images, |built| &built.images);
-        let labels = labels::labels(&loaded.keys, level);
-        let config = (level == Level::Source).then_some(&loaded.settings.config);
-        let mut images = Vec::new();
-        for (platform, image) in below {
-            let own: Vec<GraftLayer> = layers
-                .iter()
-                .filter(|layer| layer.level == level && layer.is_for(platform))
-                .map(ReadyLayer::to_graft)
-                .collect();
-            let base = ground.base.as_ref();
-            let grafted = graft(
-                image,
-                &Graft {
-                    layers: &own,
-                    config,
-                    labels: &labels,
-                    base,
-                },
-            )?;
-            images.push((platform.clone(), grafted));
-        }
-        let top = top_manifest(&images);
-        built.push(BuiltLevel { level, images, top });
-    }
-    Ok(built)
-}
-
-fn top_manifest(images: &[(Platform, Image)]) -> RawManifest {
-    if let [(_, image)] = images {
-        return image.manifest().to_raw();
-    }
-    let children: Vec<Descriptor> = images.iter().map(|(_, image)| image.descriptor()).collect();
-    Index::new(&children).to_raw()
-}
-
 /// Collects everything that has to be at the target before the tags are.
-fn publication(
-    loaded: &Loaded,
-    ground: &Ground,
-    layers: &[ReadyLayer],
-    built: &[BuiltLevel],
-    tags: &[Level],
-) -> Publication {
-    let mut publication = Publication::default();
-    for (_, image) in &ground.images {
-        for layer in image.manifest().layers() {
-            publication.layers.push(PublicationBlob {
-                descriptor: layer.clone(),
-                origins: ground.origins.clone(),
-            });
-        }
-    }
-    publication
-        .layers
-        .extend(layers.iter().map(ReadyLayer::to_blob));
-    for level in built {
+fn publication(loaded: &Loaded, built: &Built, tags: &[Level]) -> Publication {
+    let mut publication = Publication {
+        layers: built.blobs.clone(),
+        ..Publication::default()
+    };
+    for level in &built.levels {
         add_level(&mut publication, loaded, level);
     }
+    if built.tagged {
+        return publication;
+    }
     for &level in tags {
-        if let Some(built) = built.iter().find(|built| built.level == level) {
+        // Without levels of its own, a Dockerfile's one image has all the tags.
+        let image = built.levels.iter().find(|built| built.level == level);
+        if let Some(image) = image.or(built.levels.last()) {
             let tag = loaded.tags.get(level).clone();
-            publication
-                .tags
-                .push((tag, built.top.descriptor.digest.clone()));
+            let digest = image.top.descriptor.digest.clone();
+            publication.tags.push((tag, digest));
         }
     }
     publication
@@ -425,41 +357,42 @@ fn report(
     loaded: &Loaded,
     target: &Target,
     plan: Plan,
-    built: &[BuiltLevel],
-    ready: &[ReadyLayer],
+    built: Built,
     published: &PublishReport,
 ) -> BuildReport {
-    let source = built.last().map(|built| (&built.images[0].1, &built.top));
-    let layers =
-        source.map(|(image, _)| target::record(loaded, Level::Source, image, &loaded.keys).layers);
     let reused = |layer: &LayerRecord| match target.destination {
         Destination::Registry => published.outcome(&layer.digest) != Some(BlobOutcome::Uploaded),
-        Destination::Store => ready
-            .iter()
-            .find(|r| r.digest() == &layer.digest)
-            .is_none_or(|r| r.reused),
+        Destination::Store | Destination::Engine => built.reused.contains(&layer.digest),
     };
+    let source = built.levels.last();
+    let digest = source.map(|level| level.top.descriptor.digest.clone());
     BuildReport {
         reference: target.reference(&loaded.tags, Level::Source),
         ground: ground(loaded, target, &plan),
-        digest: source.map(|(_, top)| top.descriptor.digest.clone()),
-        tags: plan
-            .tags_to_write
+        digest: digest.or(built.kept),
+        tags: references(loaded, target, &plan),
+        layers: built
+            .layers
             .iter()
-            .map(|&l| target.reference(&loaded.tags, l))
-            .collect(),
-        layers: layers
-            .unwrap_or_default()
-            .into_iter()
             .map(|layer| ReportedLayer {
-                reused: reused(&layer),
-                layer,
+                reused: reused(layer),
+                layer: layer.clone(),
             })
             .collect(),
         uploaded_bytes: match target.destination {
             Destination::Registry => published.uploaded_bytes(),
-            Destination::Store => 0,
+            Destination::Store | Destination::Engine => 0,
         },
+        telemetry: built.telemetry,
+        written: Vec::new(),
         plan,
     }
+}
+
+/// Returns the tags that `plan` writes, least specific first.
+fn references(loaded: &Loaded, target: &Target, plan: &Plan) -> Vec<Reference> {
+    let levels = plan.tags_to_write.iter();
+    levels
+        .map(|&level| target.reference(&loaded.tags, level))
+        .collect()
 }

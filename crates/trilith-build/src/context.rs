@@ -12,6 +12,7 @@ use trilith_oci::place::Place;
 use trilith_oci::registry::RegistryClient;
 use trilith_oci::{ImageStore, Name, transfer};
 
+use crate::engine::Progress;
 use crate::error::Error;
 use crate::records::Records;
 
@@ -48,6 +49,17 @@ pub enum Event<'a> {
         /// Whether it had been written before.
         reused: bool,
     },
+    /// An engine begins to build the image of a level.
+    Building {
+        /// The level.
+        level: Level,
+        /// What for.
+        platform: &'a Platform,
+        /// Which engine, as in `docker 20.10.24`.
+        engine: &'a str,
+    },
+    /// Something happened in an engine.
+    Engine(&'a Progress),
     /// Blobs, manifests and tags are about to be written to a place.
     Publishing {
         /// The place, as in `ghcr.io/acme/app`.

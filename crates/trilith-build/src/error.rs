@@ -3,12 +3,17 @@
 use std::path::PathBuf;
 
 use trilith_core::{
-    HashError, InputsDocumentError, InputsError, Level, PlanError, Reference, SchemeError,
+    HashError, InputsDocumentError, InputsError, Level, PlanError, Reference, ReferenceError,
+    SchemeError,
 };
 use trilith_oci::Kind;
 use trilith_oci::place::PlaceError;
 
+use crate::build_context::BuildContextError;
+use crate::dockerfile::{CutError, DockerfileError, LevelsError, SettingsError};
+use crate::engine::EngineError;
 use crate::project::{ProjectError, values::ValueError};
+use crate::template::TemplateError;
 
 /// A failure to load, plan, build or explain.
 #[derive(Debug, thiserror::Error)]
@@ -77,12 +82,104 @@ pub enum Error {
         /// How many the project has.
         count: usize,
     },
-    /// The recipe is a Dockerfile, and no engine can be driven yet.
-    #[error("the recipe of `{}` is a Dockerfile, which this version cannot build", project.display())]
+    /// The Dockerfile is no text.
+    #[error("`{}` is not UTF-8", path.display())]
+    NotText {
+        /// The file.
+        path: PathBuf,
+    },
+    /// The Dockerfile cannot be understood.
+    #[error("cannot use Dockerfile `{}`", path.display())]
+    Dockerfile {
+        /// The Dockerfile, or the template that made it.
+        path: PathBuf,
+        /// What is wrong with it.
+        source: DockerfileError,
+    },
+    /// The stages of the Dockerfile cannot be levels.
+    #[error("cannot make levels of the stages of `{}`", path.display())]
+    Levels {
+        /// The Dockerfile, or the template that made it.
+        path: PathBuf,
+        /// What is wrong with it.
+        source: LevelsError,
+    },
+    /// A target beside levels, which are targets themselves.
+    #[error("`{}` has both a target and levels, whose stages are what is built", path.display())]
+    TargetWithLevels {
+        /// The Dockerfile, or the template that made it.
+        path: PathBuf,
+    },
+    /// A template whose stages are levels makes another text for each platform.
+    #[error("template `{}` makes another Dockerfile for each platform", path.display())]
+    TemplatePlatforms {
+        /// The template.
+        path: PathBuf,
+    },
+    /// A Dockerfile names an image that is none.
+    #[error("the Dockerfile is built from `{image}`, which is not an image")]
+    ImageName {
+        /// The image as it is named.
+        image: String,
+        /// What is wrong with the name.
+        source: ReferenceError,
+    },
+    /// A template cannot be read or rendered.
+    #[error(transparent)]
+    Template(#[from] TemplateError),
+    /// The build context cannot be listed or sent.
+    #[error(transparent)]
+    BuildContext(#[from] BuildContextError),
+    /// An engine.
+    #[error(transparent)]
+    Engine(#[from] EngineError),
+    /// The recipe is a Dockerfile, which only an engine can build.
+    #[error("the recipe of `{}` is a Dockerfile, which graft does not build", project.display())]
     NeedsEngine {
         /// The project.
         project: PathBuf,
     },
+    /// The recipe is made of layers, which no engine is asked for.
+    #[error("the recipe of `{}` is made of layers, which no engine builds", project.display())]
+    NeedsGraft {
+        /// The project.
+        project: PathBuf,
+    },
+    /// No engine is sent anything for this recipe.
+    #[error("the recipe of `{}` is made of layers, for which nothing is sent to an engine", project.display())]
+    NothingSent {
+        /// The project.
+        project: PathBuf,
+    },
+    /// The base lies where an engine cannot get it from.
+    #[error("the engine cannot get the base image `{base}`")]
+    BaseOutOfReach {
+        /// The base as it is named.
+        base: String,
+    },
+    /// An engine made something else than it was asked for.
+    #[error("the {level} image that the engine built is not what was asked for: {reason}")]
+    NotAsAsked {
+        /// The level.
+        level: Level,
+        /// What differs.
+        reason: String,
+    },
+    /// A stage cannot be replaced by an image.
+    #[error("cannot build on the images of levels")]
+    Cut(#[from] CutError),
+    /// `[config]` holds what cannot be an instruction.
+    #[error("cannot apply `[config]` to the Dockerfile")]
+    Settings(#[from] SettingsError),
+    /// Several platforms cannot be one image in an engine.
+    #[error("an engine keeps the image of one platform under a name, not of {count}")]
+    LoadPlatforms {
+        /// How many platforms are asked for.
+        count: usize,
+    },
+    /// The user ended the build.
+    #[error("interrupted")]
+    Interrupted,
     /// Nothing is recorded to compare the project with.
     #[error("`{}` has not been built into this store", project.display())]
     NeverBuilt {
@@ -114,18 +211,33 @@ impl Error {
             Self::Oci(error) => error.kind(),
             Self::Existence { source, .. } => source.kind(),
             Self::Plan(_) => Kind::Unavailable,
-            Self::Hash(_) => Kind::System,
+            Self::Hash(_) | Self::Interrupted => Kind::System,
             Self::Missing { .. } | Self::NeverBuilt { .. } | Self::NoInputs { .. } => {
                 Kind::NotFound
             }
-            Self::Inputs { .. } => Kind::Corrupt,
+            Self::Inputs { .. } | Self::NotAsAsked { .. } => Kind::Corrupt,
+            Self::Dockerfile { source, .. } => source.kind(),
+            Self::Levels { source, .. } => source.kind(),
+            Self::Template(error) => error.kind(),
+            Self::BuildContext(error) => error.kind(),
+            Self::Engine(error) => error.kind(),
             Self::Option { .. }
             | Self::Scheme(_)
             | Self::Base(_)
             | Self::Unset { .. }
             | Self::Sources { .. }
             | Self::InputNames(_)
-            | Self::NeedsEngine { .. } => Kind::Usage,
+            | Self::NotText { .. }
+            | Self::TargetWithLevels { .. }
+            | Self::TemplatePlatforms { .. }
+            | Self::ImageName { .. }
+            | Self::NeedsEngine { .. }
+            | Self::NeedsGraft { .. }
+            | Self::NothingSent { .. }
+            | Self::BaseOutOfReach { .. }
+            | Self::Cut(_)
+            | Self::Settings(_)
+            | Self::LoadPlatforms { .. } => Kind::Usage,
         }
     }
 
@@ -136,6 +248,8 @@ impl Error {
             Self::Oci(error) => error.is_retryable(),
             Self::Existence { source, .. } => source.is_retryable(),
             Self::Plan(_) => true,
+            Self::BuildContext(error) => error.is_retryable(),
+            Self::Engine(error) => error.is_retryable(),
             _ => false,
         }
     }
@@ -156,9 +270,32 @@ impl Error {
                     .to_owned()
             })),
             Self::Unset { how, .. } => Some((*how).to_owned()),
+            Self::Dockerfile { source, .. } => source.hint(),
+            Self::Levels { source, .. } => source.hint(),
+            Self::TargetWithLevels { .. } => {
+                Some("leave out `target`; the stage of level source is built".to_owned())
+            }
+            Self::TemplatePlatforms { .. } => Some("build one platform at a time".to_owned()),
+            Self::Template(error) => error.hint(),
+            Self::BuildContext(error) => error.hint(),
+            Self::Engine(error) => error.hint(),
             Self::Sources { .. } => Some("name one with `--source`".to_owned()),
-            Self::NeedsEngine { .. } => {
-                Some("describe the image with `[[layer]]`, which needs no engine".to_owned())
+            Self::NeedsEngine { .. } => Some(
+                "leave out `--builder graft`, or describe the image with `[[layer]]`, which needs \
+                 no engine"
+                    .to_owned(),
+            ),
+            Self::NeedsGraft { .. } => {
+                Some("leave out `--builder`, or describe the image with a Dockerfile".to_owned())
+            }
+            Self::NothingSent { .. } => Some("leave out `--build-folder`".to_owned()),
+            Self::BaseOutOfReach { .. } => Some(
+                "copy it to a registry with `trilith copy`, or build with `--push`, which does"
+                    .to_owned(),
+            ),
+            Self::Cut(error) => error.hint(),
+            Self::LoadPlatforms { .. } => {
+                Some("name one with `--platform`, or leave out `--load`".to_owned())
             }
             Self::NeverBuilt { .. } => {
                 Some("name the image to compare with, as in `trilith explain IMAGE`".to_owned())

@@ -13,7 +13,6 @@ use trilith_core::{
 use trilith_core::{Digest, EntryKind};
 
 use crate::error::Error;
-use crate::project::DockerfileSource;
 use crate::settings::Settings;
 
 /// Everything of a project that is hashed, and the trees that become layers.
@@ -23,7 +22,6 @@ pub(crate) struct FileInputs {
     pub(crate) layers: Vec<LoadedLayer>,
     lock_files: Vec<LockFile>,
     sources: Vec<SourceTree>,
-    dockerfile: Option<DockerfileInput>,
     /// What the user should know, a sentence each.
     pub(crate) warnings: Vec<String>,
 }
@@ -47,7 +45,7 @@ pub(crate) struct LoadedTree {
 /// Reads and hashes every file that `settings` name.
 ///
 /// # Errors
-/// A payload, source or Dockerfile does not exist, or a file cannot be read.
+/// A payload or source does not exist, or a file cannot be read.
 pub(crate) fn load_files(settings: &Settings, cache: &StatCache) -> Result<FileInputs, Error> {
     let ignore = Patterns::parse(&settings.ignore).map_err(trilith_core::HashError::from)?;
     let (lock_files, warnings) = load_lock_files(settings)?;
@@ -61,7 +59,6 @@ pub(crate) fn load_files(settings: &Settings, cache: &StatCache) -> Result<FileI
         layers,
         lock_files,
         sources: load_sources(settings, &ignore, cache)?,
-        dockerfile: load_dockerfile(settings)?,
         warnings,
     })
 }
@@ -74,6 +71,7 @@ impl FileInputs {
         settings: &Settings,
         base: Base,
         images: &[Option<Digest>],
+        dockerfile: Option<DockerfileInput>,
     ) -> Inputs {
         let layers = self
             .layers
@@ -89,7 +87,7 @@ impl FileInputs {
             });
         Inputs {
             platforms: settings.platforms.clone(),
-            dockerfile: self.dockerfile.clone(),
+            dockerfile,
             layers: layers.collect(),
             lock_files: self.lock_files.clone(),
             sources: self.sources.clone(),
@@ -201,24 +199,6 @@ fn missing_lock_file(settings: &Settings, name: &Path) -> String {
         name.display(),
         settings.project.display()
     )
-}
-
-fn load_dockerfile(settings: &Settings) -> Result<Option<DockerfileInput>, Error> {
-    let Some(recipe) = &settings.dockerfile else {
-        return Ok(None);
-    };
-    let (DockerfileSource::Path(name) | DockerfileSource::Template(name)) = &recipe.source;
-    let path = settings.project.join(name);
-    let content = read_if_there(&path)?.ok_or(Error::Missing {
-        what: "Dockerfile",
-        path,
-    })?;
-    Ok(Some(DockerfileInput {
-        content: Digest::of(&content),
-        args: recipe.args.clone(),
-        target: recipe.target.clone(),
-        extra_deps: recipe.extra_deps.clone(),
-    }))
 }
 
 /// Returns the tree at `root`, and a clearer error than "not found" where there is nothing.

@@ -5,6 +5,7 @@
 
 mod build;
 pub mod build_context;
+mod builder;
 mod context;
 pub mod dockerfile;
 pub mod engine;
@@ -16,20 +17,24 @@ mod labels;
 mod layers;
 mod load;
 pub mod project;
+mod recipe;
 mod records;
 mod settings;
 mod subtree;
 mod target;
+mod telemetry;
 pub mod template;
 mod transfer;
 
-pub use build::{BuildOptions, BuildReport, ReportedLayer, build, plan_anywhere};
+pub use build::{BuildOptions, BuildReport, EngineOptions, ReportedLayer, build, plan_anywhere};
+pub use builder::{BuilderChoice, Engines};
 pub use context::{Context, Event, stat_cache};
 pub use error::Error;
 pub use explain::{CostlyLayer, Explanation, explain};
 pub use inspect::{Inspection, inspect};
 pub use load::{TagReport, tags};
 pub use records::LayerRecord;
-pub use settings::{LockFiles, Overrides, Settings};
+pub use settings::{DockerfileOverrides, LockFiles, Overrides, Settings};
 pub use target::Destination;
+pub use telemetry::Telemetry;
 pub use transfer::{copy, export};

@@ -14,12 +14,15 @@ use trilith_oci::{Descriptor, ImageStore, Name};
 use crate::context::Context;
 use crate::error::Error;
 use crate::inputs::{FileInputs, load_files, load_openhands_tags};
+use crate::recipe::{LoadedDockerfile, load_dockerfile_files};
 use crate::settings::Settings;
 
 /// Everything that decides what is built, read and resolved.
 pub(crate) struct Loaded {
     pub(crate) settings: Settings,
     pub(crate) files: FileInputs,
+    /// The recipe that an engine builds, where there is one.
+    pub(crate) dockerfile: Option<LoadedDockerfile>,
     /// The base; `None` for scratch.
     pub(crate) base: Option<ResolvedImage>,
     /// The images that layers come from, by reference.
@@ -79,13 +82,14 @@ pub(crate) async fn load(context: &Context, settings: &Settings) -> Result<Loade
     let for_files = settings.clone();
     let files = hashing(cache, move |cache| {
         let files = load_files(&for_files, cache)?;
+        let dockerfile = load_dockerfile_files(&for_files, cache)?;
         let openhands = match for_files.scheme {
             Scheme::Trilith => None,
             Scheme::OpenHandsV0 | Scheme::OpenHandsV1 => {
                 Some(load_openhands_tags(&for_files, cache)?.0)
             }
         };
-        Ok((files, openhands))
+        Ok((files, dockerfile, openhands))
     });
     let platform = settings
         .platforms
@@ -107,7 +111,14 @@ pub(crate) async fn load(context: &Context, settings: &Settings) -> Result<Loade
         }
         Ok((base, images))
     };
-    let ((files, openhands), (base, images)) = tokio::try_join!(files, resolved)?;
+    let ((mut files, dockerfile, openhands), (base, images)) = tokio::try_join!(files, resolved)?;
+    let dockerfile = match dockerfile {
+        Some(dockerfile) => Some(dockerfile.resolve(context, settings, base.as_ref()).await?),
+        None => None,
+    };
+    if let Some(dockerfile) = &dockerfile {
+        files.warnings.extend(dockerfile.warnings.iter().cloned());
+    }
 
     let digests: Vec<Option<Digest>> = files
         .layers
@@ -119,6 +130,9 @@ pub(crate) async fn load(context: &Context, settings: &Settings) -> Result<Loade
         settings,
         base_input(&settings.base, base.as_ref()),
         &digests,
+        dockerfile
+            .as_ref()
+            .map(|dockerfile| dockerfile.input.clone()),
     );
     let list = inputs.list()?;
     let keys = list.keys();
@@ -129,6 +143,7 @@ pub(crate) async fn load(context: &Context, settings: &Settings) -> Result<Loade
     Ok(Loaded {
         settings: settings.clone(),
         files,
+        dockerfile,
         base,
         images,
         inputs: list,
@@ -159,7 +174,7 @@ async fn hashing<T: Send + 'static>(
 }
 
 /// Asks what `place` points to. A digest is believed, and costs no request.
-async fn resolve(
+pub(crate) async fn resolve(
     context: &Context,
     place: &Place,
     platform: &Platform,

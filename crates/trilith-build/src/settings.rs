@@ -2,14 +2,14 @@
 //!
 //! Nothing here reads the files that are hashed or copied; see [`crate::load_inputs`].
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
 use trilith_core::{ConfigRecipe, LayerRecipe, Platform, Repository, Scheme};
 use trilith_oci::place::Place;
 
 use crate::error::Error;
-use crate::project::{DockerfileRecipe, Recipe, load_project, load_version};
+use crate::project::{DockerfileRecipe, DockerfileSource, Recipe, load_project, load_version};
 
 /// Everything that decides what is built, with all defaults filled in.
 #[derive(Clone, Debug)]
@@ -73,6 +73,56 @@ pub struct Overrides {
     pub layers: Vec<LayerRecipe>,
     /// Each set field replaces the file's; maps are merged by name, ports are added.
     pub config: ConfigRecipe,
+    /// See [`Settings::dockerfile`].
+    pub dockerfile: DockerfileOverrides,
+}
+
+/// What the command line says over `[dockerfile]`; `None` and empty say nothing.
+#[derive(Clone, Debug, Default)]
+pub struct DockerfileOverrides {
+    /// The Dockerfile or template, which replaces the file's, or its layers.
+    pub source: Option<DockerfileSource>,
+    /// See [`DockerfileRecipe::target`].
+    pub target: Option<String>,
+    /// Build arguments, merged with the file's by name.
+    pub args: BTreeMap<String, String>,
+    /// See [`DockerfileRecipe::extra_deps`].
+    pub extra_deps: Option<String>,
+}
+
+impl DockerfileOverrides {
+    /// Returns `recipe` with these over it.
+    fn apply(self, recipe: Option<DockerfileRecipe>) -> Result<Option<DockerfileRecipe>, Error> {
+        let Self {
+            source,
+            target,
+            args,
+            extra_deps,
+        } = self;
+        let is_set = target.is_some() || !args.is_empty() || extra_deps.is_some();
+        let mut recipe = match (recipe, source) {
+            (Some(recipe), Some(source)) => DockerfileRecipe { source, ..recipe },
+            (Some(recipe), None) => recipe,
+            (None, Some(source)) => DockerfileRecipe {
+                source,
+                levels: BTreeMap::new(),
+                args: BTreeMap::new(),
+                target: None,
+                extra_deps: None,
+            },
+            (None, None) if is_set => {
+                return Err(Error::Unset {
+                    what: "the Dockerfile",
+                    how: "set `path` under `[dockerfile]` in `trilith.toml`, or pass `--dockerfile`",
+                });
+            }
+            (None, None) => return Ok(None),
+        };
+        recipe.target = target.or(recipe.target);
+        recipe.extra_deps = extra_deps.or(recipe.extra_deps);
+        recipe.args.extend(args);
+        Ok(Some(recipe))
+    }
 }
 
 impl Settings {
@@ -101,6 +151,9 @@ impl Settings {
             Recipe::Dockerfile(recipe) => (Vec::new(), Some(recipe)),
         };
         let own_layers = !overrides.layers.is_empty();
+        let own_dockerfile = overrides.dockerfile.source.is_some();
+        let dockerfile = dockerfile.filter(|_| !own_layers);
+        let dockerfile = overrides.dockerfile.apply(dockerfile)?;
         Ok(Self {
             repository: overrides.repository.or(file.image.repository),
             version,
@@ -125,9 +178,13 @@ impl Settings {
                 }),
             suffix: overrides.suffix.unwrap_or_default(),
             browser: !overrides.no_browser,
-            layers: if own_layers { overrides.layers } else { layers },
+            layers: match (own_layers, own_dockerfile) {
+                (true, _) => overrides.layers,
+                (false, true) => Vec::new(),
+                (false, false) => layers,
+            },
             config: merge_config(file.config, overrides.config),
-            dockerfile: dockerfile.filter(|_| !own_layers),
+            dockerfile,
             project,
         })
     }

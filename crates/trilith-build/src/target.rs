@@ -3,7 +3,8 @@
 use std::sync::Arc;
 
 use trilith_core::{
-    Existence, Keys, Level, Plan, PlanOptions, Planner, Reference, Repository, Scheme, Step, Tags,
+    Existence, Keys, Level, Plan, PlanOptions, Planner, Reference, Repository, Scheme, Step,
+    Strategy, Tags,
 };
 use trilith_oci::image::Image;
 use trilith_oci::layout::Naming;
@@ -22,6 +23,8 @@ pub enum Destination {
     Store,
     /// The registry that the repository names.
     Registry,
+    /// The images that an engine keeps.
+    Engine,
 }
 
 /// A repository, in the store or on a registry.
@@ -39,7 +42,8 @@ impl Target {
         destination: Destination,
     ) -> Result<Self, Error> {
         let store: Arc<dyn ImageStore> = match destination {
-            Destination::Store => {
+            // What an engine keeps is no store; records and temporary files are beside one.
+            Destination::Store | Destination::Engine => {
                 let naming = Naming::References(repository.clone());
                 Arc::new(context.layout()?.repository(naming))
             }
@@ -69,21 +73,48 @@ pub(crate) async fn plan(
     target: &Target,
     options: PlanOptions,
 ) -> Result<Plan, Error> {
+    let ask = |level| existence(context, loaded, target, level);
+    plan_with(loaded, target, options, ask).await
+}
+
+/// Makes the plan for `loaded` by asking `existence`.
+///
+/// # Errors
+/// As [`plan`].
+pub(crate) async fn plan_with<F>(
+    loaded: &Loaded,
+    target: &Target,
+    mut options: PlanOptions,
+    existence: impl Fn(Level) -> F,
+) -> Result<Plan, Error>
+where
+    F: Future<Output = Result<Existence, Error>>,
+{
+    let dockerfile = loaded.dockerfile.as_ref();
+    if dockerfile.is_some_and(|dockerfile| !dockerfile.can_start_from_levels()) {
+        options.strategy = without_levels(options.strategy);
+    }
     let mut planner = Planner::new(options, |level| {
         target.reference(&loaded.tags, level).to_string()
     });
     loop {
         match planner.step()? {
             Step::Done(plan) => return Ok(plan),
-            Step::Ask(level) => {
-                let existence = existence(context, loaded, target, level).await?;
-                planner.answer(level, existence);
-            }
+            Step::Ask(level) => planner.answer(level, existence(level).await?),
         }
     }
 }
 
-async fn existence(
+/// Returns what is left of `strategy` where nothing can be built on the image of a level.
+fn without_levels(strategy: Strategy) -> Strategy {
+    match strategy {
+        Strategy::Incremental | Strategy::Lock | Strategy::Versioned => Strategy::Exact,
+        Strategy::Any | Strategy::Exact | Strategy::Scratch => strategy,
+    }
+}
+
+/// Returns whether the image of `level` is at `target` and of these inputs.
+pub(crate) async fn existence(
     context: &Context,
     loaded: &Loaded,
     target: &Target,

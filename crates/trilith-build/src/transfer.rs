@@ -2,12 +2,12 @@
 
 use std::sync::Arc;
 
-use trilith_core::Platform;
-use trilith_oci::Name;
+use trilith_core::{Digest, Platform};
 use trilith_oci::copy::{CopyOptions, CopyReport};
 use trilith_oci::layout::Naming;
 use trilith_oci::place::Place;
 use trilith_oci::transfer::{TransferOptions, transfer, write_destination};
+use trilith_oci::{ImageStore, Name};
 
 use crate::build::BuildReport;
 use crate::context::{Context, Event};
@@ -50,9 +50,20 @@ pub async fn export(context: &Context, report: &BuildReport, to: &Place) -> Resu
     };
     let naming = Naming::References(report.reference.repository().clone());
     let store = Arc::new(context.layout()?.repository(naming));
+    write(context, store, &digest, to).await
+}
+
+/// Writes the image `digest` of `store` to `to`.
+pub(crate) async fn write(
+    context: &Context,
+    store: Arc<dyn ImageStore>,
+    digest: &Digest,
+    to: &Place,
+) -> Result<(), Error> {
     let opening = context.opening(to, &Platform::host())?;
     let options = CopyOptions::default();
-    let written = write_destination(to, store, &Name::Digest(digest), &opening, options).await?;
+    let name = Name::Digest(digest.clone());
+    let written = write_destination(to, store, &name, &opening, options).await?;
     warn(context, &written);
     Ok(())
 }

@@ -80,9 +80,9 @@ pub use dockerignore::{DockerIgnore, DockerIgnoreError};
 pub use hash_error::HashError;
 pub use input_hash::{FieldHasher, InputHash, InputHashError};
 pub use inputs::{
-    Base, BaseKind, BaseName, Change, ChangeKind, DockerfileInput, EntryInput, Input, InputList,
-    Inputs, InputsDocument, InputsDocumentError, InputsError, KEY_DOMAIN, LayerInput, LockFile,
-    Payload, SourceTree, diff,
+    Base, BaseKind, BaseName, Change, ChangeKind, ContextInput, DockerfileInput, DockerfileText,
+    EntryInput, ImageInput, Input, InputList, Inputs, InputsDocument, InputsDocumentError,
+    InputsError, KEY_DOMAIN, LayerInput, LockFile, Payload, SourceTree, diff,
 };
 pub use level::Level;
 pub use pattern::{PatternError, Patterns};

@@ -129,6 +129,21 @@ pub(crate) struct ProjectArgs {
     /// A layer, as LEVEL=COPY:TO[:UID:GID]; replaces those of trilith.toml
     #[arg(long, value_name = "LAYER")]
     pub(crate) layer: Vec<String>,
+    /// A Dockerfile that an engine builds; replaces the recipe of trilith.toml
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["template", "layer"])]
+    pub(crate) dockerfile: Option<PathBuf>,
+    /// A Jinja2 template of a Dockerfile; replaces the recipe of trilith.toml
+    #[arg(long, value_name = "FILE", conflicts_with = "layer")]
+    pub(crate) template: Option<PathBuf>,
+    /// The stage to build of a Dockerfile without levels
+    #[arg(long, value_name = "STAGE")]
+    pub(crate) target: Option<String>,
+    /// A build argument; without a value, that of the environment
+    #[arg(long, value_name = "NAME[=VALUE]")]
+    pub(crate) build_arg: Vec<String>,
+    /// Extra dependencies: told to the template, or to the Dockerfile as `EXTRA_DEPS`
+    #[arg(long, value_name = "TEXT")]
+    pub(crate) extra_deps: Option<String>,
     /// Entry point: a JSON array, or one word
     #[arg(long, value_name = "ARGV")]
     pub(crate) entrypoint: Option<String>,
@@ -191,14 +206,78 @@ pub(crate) struct Build {
     /// Compress new layers with this
     #[arg(long, value_enum, default_value_t = Compress::Gzip)]
     pub(crate) compression: Compress,
+    /// With --dry-run: write what an engine would be sent into this directory, one for each level
+    #[arg(long = "build-folder", value_name = "DIR", requires = "dry_run")]
+    pub(crate) folder: Option<PathBuf>,
+    /// How to show what an engine does: one live view, plain lines, or one JSON object per line
+    #[arg(long, value_enum, default_value_t = ProgressFormat::Auto, value_name = "FORMAT")]
+    pub(crate) progress: ProgressFormat,
+    #[command(flatten)]
+    pub(crate) engine: EngineArgs,
+}
+
+/// What an engine is told. None of it is an input.
+#[derive(Debug, Args)]
+#[command(next_help_heading = "Engine (for Dockerfiles)")]
+pub(crate) struct EngineArgs {
+    /// Name the images in the engine; without --push they are kept nowhere else
+    #[arg(long)]
+    pub(crate) load: bool,
+    /// A secret for RUN --mount=type=secret, as id=ID[,src=FILE] or id=ID,env=NAME
+    #[arg(long, value_name = "SECRET")]
+    pub(crate) secret: Vec<String>,
+    /// An SSH agent for RUN --mount=type=ssh, as default or ID=SOCKET
+    #[arg(long, value_name = "ID[=SOCKET]")]
+    pub(crate) ssh: Vec<String>,
+    /// A line of /etc/hosts for the steps
+    #[arg(long, value_name = "NAME:ADDRESS")]
+    pub(crate) add_host: Vec<String>,
+    /// Which network the steps see
+    #[arg(long, value_enum, default_value_t = StepNetwork::Default, value_name = "NETWORK")]
+    pub(crate) network: StepNetwork,
+    /// Where cached layers may come from: a reference, or type=TYPE,KEY=VALUE,...
+    #[arg(long, value_name = "CACHE")]
+    pub(crate) cache_from: Vec<String>,
+    /// Where the cache is written to: a reference, or type=TYPE,KEY=VALUE,...
+    #[arg(long, value_name = "CACHE")]
+    pub(crate) cache_to: Vec<String>,
+    /// Run every step anew
+    #[arg(long)]
+    pub(crate) no_cache: bool,
+    /// Ask for base images again, even where the engine has them
+    #[arg(long)]
+    pub(crate) pull: bool,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum StepNetwork {
+    /// What the engine gives them
+    Default,
+    None,
+    /// That of the machine
+    Host,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub(crate) enum Builder {
-    /// Graft for a recipe of layers
+    /// Graft for a recipe of layers, for a Dockerfile the first engine that answers
     Auto,
     /// Layers put on the base without an engine
     Graft,
+    /// The Docker Engine
+    Docker,
+    /// Podman
+    Podman,
+    /// A buildkitd
+    Buildkit,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum ProgressFormat {
+    /// A live view on a terminal, else plain lines
+    Auto,
+    Plain,
+    Json,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]

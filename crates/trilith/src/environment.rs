@@ -113,6 +113,7 @@ fn xdg(name: &str) -> Option<PathBuf> {
     path(name).filter(|path| path.is_absolute())
 }
 
-fn text(name: &str) -> Option<String> {
+/// Returns a variable that is set to some text.
+pub(crate) fn text(name: &str) -> Option<String> {
     variable(name)?.into_string().ok()
 }

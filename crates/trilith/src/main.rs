@@ -5,9 +5,12 @@
 
 mod args;
 mod commands;
+mod engine_flags;
+mod engines;
 mod environment;
 mod output;
 mod overrides;
+mod progress;
 
 use std::process::ExitCode;
 
@@ -58,7 +61,7 @@ async fn run(cli: Cli, environment: &Environment, output: Output) -> Result<(), 
         }
         Command::Build(args) => {
             let context = environment.context(global, output)?;
-            commands::build::run(&context, &args, output).await
+            commands::build::run(context, &args, output).await
         }
         Command::Explain(args) => {
             let context = environment.context(global, output)?;

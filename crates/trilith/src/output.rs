@@ -6,6 +6,7 @@ use std::process::ExitCode;
 
 use serde::Serialize;
 use trilith_build::Event;
+use trilith_build::engine::EngineError;
 use trilith_oci::Kind;
 
 use crate::args::{Format, Global};
@@ -54,6 +55,10 @@ impl Output {
         }
     }
 
+    pub(crate) fn is_quiet(self) -> bool {
+        self.quiet
+    }
+
     /// Prints a line about what is going on.
     pub(crate) fn note(self, line: &str) {
         if !self.quiet {
@@ -87,6 +92,9 @@ impl Output {
     /// Prints the error with its causes and what to do next, and returns the exit code.
     pub(crate) fn fail(failure: &Failure) -> ExitCode {
         let mut text = format!("error: {}", failure.error);
+        for line in &failure.log {
+            let _infallible = write!(text, "\n  | {line}");
+        }
         let mut source = failure.error.source();
         while let Some(cause) = source {
             let _infallible = write!(text, "\n  caused by: {cause}");
@@ -111,6 +119,8 @@ pub(crate) struct Failure {
     error: Box<dyn std::error::Error + Send + Sync>,
     hint: Option<String>,
     exit_code: u8,
+    /// The end of what a failing step wrote.
+    log: Vec<String>,
 }
 
 /// The exit codes: 0 is done, 3 is for batches of which some failed.
@@ -126,6 +136,9 @@ fn exit_code(kind: Kind) -> u8 {
 }
 
 impl Failure {
+    /// The exit code of a process that is ended before it is done.
+    pub(crate) const INTERRUPTED: u8 = FAILED;
+
     /// Returns a failure of this process rather than of what was asked.
     pub(crate) fn system(
         what: &str,
@@ -136,6 +149,7 @@ impl Failure {
             error: error.into(),
             hint: None,
             exit_code: FAILED,
+            log: Vec::new(),
         }
     }
 
@@ -145,6 +159,7 @@ impl Failure {
             error: error.into(),
             hint: None,
             exit_code: WRONG_USAGE,
+            log: Vec::new(),
         }
     }
 }
@@ -154,6 +169,10 @@ impl From<trilith_build::Error> for Failure {
         Self {
             hint: error.hint(),
             exit_code: exit_code(error.kind()),
+            log: match &error {
+                trilith_build::Error::Engine(EngineError::Step { log, .. }) => log.clone(),
+                _ => Vec::new(),
+            },
             error: Box::new(error),
         }
     }

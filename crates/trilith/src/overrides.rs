@@ -2,14 +2,16 @@
 
 use std::path::{Path, PathBuf};
 
+use trilith_build::project::DockerfileSource;
 use trilith_build::project::values::{
-    ValueError, parse_argument, parse_env_name, parse_label_name, parse_port, parse_project_path,
-    parse_user,
+    ValueError, parse_argument, parse_argument_name, parse_env_name, parse_label_name, parse_port,
+    parse_project_path, parse_stage, parse_user,
 };
-use trilith_build::{Overrides, Settings};
+use trilith_build::{DockerfileOverrides, Overrides, Settings};
 use trilith_core::{ConfigRecipe, LayerRecipe, Level};
 
 use crate::args::ProjectArgs;
+use crate::environment;
 use crate::output::Failure;
 
 /// Returns the settings of the project that the flags name, with the flags over its file.
@@ -40,6 +42,7 @@ pub(crate) fn settings(args: &ProjectArgs) -> Result<Settings, Failure> {
             .map(|text| layer(text))
             .collect::<Result<_, _>>()?,
         config: config(args)?,
+        dockerfile: dockerfile(args)?,
     };
     Ok(Settings::load(project, overrides)?)
 }
@@ -79,6 +82,42 @@ fn layer(text: &str) -> Result<LayerRecipe, Failure> {
         to,
         owner,
     })
+}
+
+fn dockerfile(args: &ProjectArgs) -> Result<DockerfileOverrides, Failure> {
+    let file = |path: &PathBuf| {
+        let path = in_project(&args.project, path);
+        path.into_os_string()
+            .into_string()
+            .map_err(|path| Failure::usage(format!("`{}` is not UTF-8", path.display())))
+    };
+    let path = args.dockerfile.as_ref().map(file).transpose()?;
+    let template = args.template.as_ref().map(file).transpose()?;
+    let target = args.target.as_deref().map(parse_stage).transpose();
+    Ok(DockerfileOverrides {
+        source: path
+            .map(DockerfileSource::Path)
+            .or(template.map(DockerfileSource::Template)),
+        target: target.map_err(option("--target"))?,
+        args: args
+            .build_arg
+            .iter()
+            .filter_map(|text| build_arg(text).transpose())
+            .collect::<Result<_, _>>()?,
+        extra_deps: args.extra_deps.clone(),
+    })
+}
+
+/// Parses `NAME=VALUE`, or `NAME` for the value of the environment, where it has one.
+fn build_arg(text: &str) -> Result<Option<(String, String)>, Failure> {
+    let (name, value) = match text.split_once('=') {
+        Some((name, value)) => (name, Some(value.to_owned())),
+        None => (text, environment::text(text)),
+    };
+    let name = parse_argument_name(name).map_err(option("--build-arg"))?;
+    let value = value.map(|value| parse_argument(&value)).transpose();
+    let value = value.map_err(option("--build-arg"))?;
+    Ok(value.map(|value| (name, value)))
 }
 
 fn config(args: &ProjectArgs) -> Result<ConfigRecipe, Failure> {

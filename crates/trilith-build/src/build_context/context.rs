@@ -1,22 +1,30 @@
 //! The list of what is in a build context.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
+use std::convert::Infallible;
 use std::ffi::OsStr;
 use std::fs::{self, File};
 use std::io::{self, Read as _};
 use std::os::unix::ffi::OsStrExt as _;
+use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use bytes::Bytes;
+use rustix::fs::OFlags;
 use trilith_core::{
-    Digest, DockerIgnore, EntryKind, FieldHasher, HashError, InputHash, Owner, Patterns, StatCache,
-    Tree, TreeEntry, load_context, load_tree,
+    Digest, Digester, DockerIgnore, EntryKind, FieldHasher, HashError, InputHash, Owner, Patterns,
+    StatCache, Tree, TreeEntry, load_context, load_tree,
 };
 use trilith_oci::layer::{self, LayerContent, LayerEntry};
 
 use super::error::BuildContextError;
 use super::ignore_file::{self, IgnoreRules, line_for};
+
+/// What a Dockerfile is called unless somebody says otherwise.
+const DEFAULT_DOCKERFILE: &str = "Dockerfile";
+/// Bytes that are read at once.
+const PIECE: usize = 128 * 1024;
 
 /// The Dockerfile of a build.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -144,6 +152,67 @@ impl BuildContext {
         hasher.finish()
     }
 
+    /// Returns the context with `dockerfile` as its Dockerfile, and without the files and links
+    /// that `sees` is not true of. Directories stay where anything in them does.
+    ///
+    /// # Errors
+    /// A `.dockerignore` that stays cannot be read any more.
+    pub fn narrowed(
+        &self,
+        dockerfile: &str,
+        sees: impl Fn(&[u8]) -> bool,
+    ) -> Result<Self, BuildContextError> {
+        let mut narrowed = Self::empty();
+        let mut parents: BTreeSet<&[u8]> = BTreeSet::new();
+        // From the end, as a directory comes before what is in it.
+        for entry in self.entries.iter().rev() {
+            let path = &entry.entry.path[..];
+            if parents.contains(path) || sees(path) {
+                narrowed.entries.push(entry.clone());
+                let parent = path.iter().rposition(|byte| *byte == b'/');
+                parents.extend(parent.map(|end| &path[..end]));
+            }
+        }
+        narrowed.entries.reverse();
+        let text = ContextEntry::made("", dockerfile.to_owned());
+        let same = |own: &&ContextEntry| match (&own.entry.kind, &text.entry.kind) {
+            (EntryKind::File { digest: a, .. }, EntryKind::File { digest: b, .. }) => a == b,
+            _ => false,
+        };
+        let own = self
+            .find(&self.dockerfile)
+            .or(self.build_files.get(&self.dockerfile));
+        match own.filter(same) {
+            Some(own) => {
+                narrowed.dockerfile.clone_from(&self.dockerfile);
+                if narrowed.find(&self.dockerfile).is_none() {
+                    narrowed.hide(own.clone())?;
+                }
+            }
+            None => narrowed.add_made_dockerfile(text)?,
+        }
+        Ok(narrowed)
+    }
+
+    /// Returns a context that holds nothing but a Dockerfile, which instructions do not see.
+    pub(crate) fn of_dockerfile(text: &str) -> Self {
+        let file = ContextEntry::made(DEFAULT_DOCKERFILE, text.to_owned());
+        let path = file.entry.path.clone();
+        Self {
+            dockerfile: path.clone(),
+            build_files: BTreeMap::from([(path, file)]),
+            ..Self::empty()
+        }
+    }
+
+    /// Returns the directory that its first file is from.
+    pub(crate) fn root(&self) -> Option<&Path> {
+        self.entries.iter().find_map(|entry| match &entry.content {
+            Content::Below { root, .. } => Some(&**root),
+            Content::Bytes(_) => None,
+        })
+    }
+
     pub(super) fn empty() -> Self {
         Self {
             entries: Vec::new(),
@@ -225,6 +294,13 @@ impl BuildContext {
         self.hide(file)
     }
 
+    /// Adds a Dockerfile that is no file, for the engine alone to see.
+    fn add_made_dockerfile(&mut self, mut text: ContextEntry) -> Result<(), BuildContextError> {
+        self.dockerfile = name_for(&text.entry.kind);
+        text.entry.path.clone_from(&self.dockerfile);
+        self.hide(text)
+    }
+
     /// Adds a file to the archive, and sees to it that the engine hides it from instructions.
     fn hide(&mut self, hidden: ContextEntry) -> Result<(), BuildContextError> {
         let own = match self.find(ignore_file::NAME.as_bytes()) {
@@ -288,19 +364,54 @@ impl ContextEntry {
     /// Reads the content of a file, and checks that it is what was hashed. What is no file has
     /// none.
     fn read(&self) -> Result<Vec<u8>, BuildContextError> {
+        let mut content = Vec::new();
+        let Ok(()) = self.read_pieces(|piece| {
+            content.extend(piece);
+            Ok::<_, Infallible>(())
+        })?;
+        Ok(content)
+    }
+
+    /// Gives the content of a file to `take` in pieces of at most 128 KiB, and checks in the end
+    /// that it was what was hashed. What is no file has none. Where `take` fails, its failure is
+    /// returned and nothing more read.
+    ///
+    /// # Errors
+    /// The file is not what it was when it was listed, or cannot be read.
+    pub(crate) fn read_pieces<E>(
+        &self,
+        mut take: impl FnMut(Vec<u8>) -> Result<(), E>,
+    ) -> Result<Result<(), E>, BuildContextError> {
         let EntryKind::File { size, digest, .. } = &self.entry.kind else {
-            return Ok(Vec::new());
+            return Ok(Ok(()));
         };
         let path = match self.content() {
             LayerContent::Path(path) => path,
-            LayerContent::Bytes(bytes) => return Ok(bytes.to_vec()),
+            LayerContent::Bytes(bytes) => {
+                let taken = bytes
+                    .chunks(PIECE)
+                    .try_for_each(|piece| take(piece.to_vec()));
+                return Ok(taken);
+            }
         };
-        let mut content = Vec::new();
-        File::open(&path)
-            .and_then(|file| file.take(size + 1).read_to_end(&mut content))
-            .map_err(BuildContextError::io("read", &path))?;
-        if Digest::of(&content) == *digest {
-            Ok(content)
+        let mut file = open(&path)?.take(size + 1);
+        let mut digester = Digester::new(digest.algorithm());
+        loop {
+            let mut piece = Vec::with_capacity(PIECE);
+            (&mut file)
+                .take(PIECE as u64)
+                .read_to_end(&mut piece)
+                .map_err(BuildContextError::io("read", &path))?;
+            if piece.is_empty() {
+                break;
+            }
+            digester.update(&piece);
+            if let Err(error) = take(piece) {
+                return Ok(Err(error));
+            }
+        }
+        if digester.finish() == *digest {
+            Ok(Ok(()))
         } else {
             Err(BuildContextError::Changed { path })
         }
@@ -325,6 +436,23 @@ impl ContextEntry {
             kind,
             owner: Owner::default(),
         }
+    }
+}
+
+/// Opens a file that was one when it was listed.
+fn open(path: &Path) -> Result<File, BuildContextError> {
+    // If it is a link or a named pipe by now, neither is followed nor waited for.
+    let flags = (OFlags::NOFOLLOW | OFlags::NONBLOCK).bits().cast_signed();
+    let opened = File::options().read(true).custom_flags(flags).open(path);
+    let changed = |error: &io::Error| {
+        let link = rustix::io::Errno::LOOP.raw_os_error();
+        error.kind() == io::ErrorKind::NotFound || error.raw_os_error() == Some(link)
+    };
+    match opened {
+        Err(error) if changed(&error) => Err(BuildContextError::Changed {
+            path: path.to_owned(),
+        }),
+        opened => opened.map_err(BuildContextError::io("read", path)),
     }
 }
 

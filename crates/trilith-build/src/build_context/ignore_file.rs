@@ -31,6 +31,18 @@ pub enum IgnoreRules {
 }
 
 impl IgnoreRules {
+    /// Returns the rules that these come to for a context, as they are now.
+    ///
+    /// # Errors
+    /// The ignore file that is found is refused or cannot be read.
+    pub fn resolve(
+        &self,
+        context: &Path,
+        dockerfile: &Dockerfile,
+    ) -> Result<Self, BuildContextError> {
+        self.load(context, dockerfile).map(Self::Given)
+    }
+
     /// Returns the rules for a context.
     pub(super) fn load(
         &self,

@@ -101,6 +101,15 @@ impl Dockerfile {
         self.directives.syntax.as_deref()
     }
 
+    /// Returns whether an `ARG` declares `name`, before the first stage or in any.
+    #[must_use]
+    pub fn declares(&self, name: &str) -> bool {
+        self.instructions.iter().any(|instruction| {
+            matches!(&instruction.step, Step::Arg(declarations)
+                if declarations.iter().any(|declaration| declaration.name == name))
+        })
+    }
+
     /// Returns the instructions of `stage` after its `FROM`.
     pub(super) fn body(&self, stage: &Stage) -> &[Instruction] {
         &self.instructions[stage.range.start + 1..stage.range.end]

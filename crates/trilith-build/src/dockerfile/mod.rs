@@ -20,6 +20,8 @@ mod heredoc;
 mod instruction;
 mod levels;
 mod lines;
+mod pin;
+mod settings;
 mod words;
 
 pub use arguments::BuildArguments;
@@ -31,6 +33,8 @@ pub use facts::{ImageUse, LevelFacts};
 pub use file::{Dockerfile, Stage};
 pub use graph::{Origin, StageGraph};
 pub use levels::{ContextLevels, StageLevels};
+pub use pin::pin_images;
+pub use settings::{SettingsError, with_settings};
 
 #[cfg(test)]
 mod tests;

@@ -3,19 +3,28 @@
 //! [`Engine`] is the seam: an implementation is one file beside this one and one registration.
 //! It builds one image of one platform at a time and knows no levels, keys or plans.
 
+mod address;
+mod docker;
 mod error;
+mod redact;
 mod request;
+mod solve;
 
 use std::collections::BTreeSet;
 use std::fmt;
-
 use std::path::Path;
 
 use async_trait::async_trait;
 use trilith_core::{Digest, Platform, Reference};
 
+pub use address::{
+    AddressError, DEFAULT_DOCKER_SOCKET, EngineAddress, TlsFiles, load_docker_context,
+};
+pub use docker::DockerEngine;
 pub use error::EngineError;
-pub use request::{BuildRequest, BuildSecret, CacheEntry, NamedContext, SecretSource, SshAgent};
+pub use request::{
+    BuildRequest, BuildSecret, CacheEntry, NamedContext, Network, SecretSource, SshAgent,
+};
 
 /// Which engine.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -178,6 +187,19 @@ pub trait Engine: Send + Sync {
 
     /// Writes a kept image to `archive`, as `docker save` does.
     async fn save(&self, image: &BuiltImage, archive: &Path) -> Result<(), EngineError>;
+
+    /// Takes in the images of an archive that `docker save` could have written, under the names
+    /// it gives them.
+    ///
+    /// # Errors
+    /// [`EngineError::Unsupported`] where the engine keeps no images, or cannot take any in.
+    async fn load(&self, archive: &Path) -> Result<(), EngineError> {
+        Err(EngineError::Unsupported {
+            engine: self.kind(),
+            address: archive.display().to_string(),
+            what: "take in images",
+        })
+    }
 
     /// Takes a name off a kept image, and the image away with its last name. No error where
     /// there is none of that name.

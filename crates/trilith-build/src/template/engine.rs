@@ -53,6 +53,12 @@ pub fn load_template(path: &Path) -> Result<Template, TemplateError> {
 }
 
 impl Template {
+    /// Returns the file that the template was read from.
+    #[must_use]
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
     /// Returns the Dockerfile that the template makes of `variables`.
     ///
     /// # Errors

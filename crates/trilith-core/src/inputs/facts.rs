@@ -3,7 +3,7 @@
 //! Every struct is taken apart without `..`, so that a new field does not compile until it
 //! has a name here.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use crate::digest::Digest;
 use crate::input_hash::FieldHasher;
@@ -12,7 +12,10 @@ use crate::recipe::{ConfigRecipe, Destination, LayerRecipe};
 
 use super::list::{Input, InputList, InputsError};
 use super::name::escape;
-use super::{Base, DockerfileInput, EntryInput, Inputs, LayerInput, LockFile, Payload, SourceTree};
+use super::{
+    Base, ContextInput, DockerfileInput, DockerfileText, EntryInput, ImageInput, Inputs,
+    LayerInput, LockFile, Payload, SourceTree,
+};
 
 /// The domain that facts of several fields are hashed under.
 const FACT_DOMAIN: &str = "trilith/input/v1";
@@ -95,26 +98,50 @@ impl Facts {
     }
 
     fn dockerfile(&mut self, dockerfile: &DockerfileInput) {
-        let level = Level::Versioned;
         let DockerfileInput {
-            content,
-            args,
-            target,
+            text,
             extra_deps,
+            images,
+            context,
         } = dockerfile;
+        match text {
+            DockerfileText::Whole {
+                content,
+                args,
+                target,
+            } => self.whole_dockerfile(content, args, target.as_deref()),
+            DockerfileText::Stages(facts) => self.0.extend(facts.iter().cloned()),
+        }
+        if let Some(extra_deps) = extra_deps {
+            self.text(Level::Lock, "dockerfile/extra-deps", extra_deps);
+        }
+        for ImageInput {
+            level,
+            name,
+            digest,
+        } in images
+        {
+            self.digest(*level, name, digest, 0);
+        }
+        for ContextInput { level, entry } in context {
+            self.entries(*level, "context", std::slice::from_ref(entry));
+        }
+    }
+
+    fn whole_dockerfile(
+        &mut self,
+        content: &Digest,
+        args: &BTreeMap<String, String>,
+        target: Option<&str>,
+    ) {
+        let level = Level::Versioned;
         self.digest(level, "dockerfile", content, 0);
         for (name, value) in args {
-            self.text(
-                level,
-                format!("dockerfile/arg/{}", escape(name.as_bytes())),
-                value,
-            );
+            let name = format!("dockerfile/arg/{}", escape(name.as_bytes()));
+            self.text(level, name, value);
         }
         if let Some(target) = target {
             self.text(level, "dockerfile/target", target);
-        }
-        if let Some(extra_deps) = extra_deps {
-            self.text(level, "dockerfile/extra-deps", extra_deps);
         }
     }
 

@@ -17,6 +17,7 @@ pub use list::{Input, InputList, InputsError, KEY_DOMAIN};
 
 use crate::digest::Digest;
 use crate::input_hash::InputHash;
+use crate::level::Level;
 use crate::platform::Platform;
 use crate::recipe::{ConfigRecipe, LayerRecipe};
 use crate::reference::Reference;
@@ -50,10 +51,13 @@ use crate::tags::{Keys, Tags};
 /// | versioned | `version` | the version |
 /// | versioned | `base` | the manifest or index that the base resolved to, its own digest; the word `scratch` where there is none |
 /// | versioned | `platform/linux/amd64` | the platform, one fact for each |
-/// | versioned | `dockerfile` | the Dockerfile's content, its own digest |
-/// | versioned | `dockerfile/arg/NAME` | the value of the build argument |
-/// | versioned | `dockerfile/target` | the target stage |
-/// | versioned | `dockerfile/extra-deps` | the extra dependencies |
+/// | versioned | `dockerfile` | a Dockerfile without levels, or what its template makes, its own digest |
+/// | versioned | `dockerfile/arg/NAME` | the value of a build argument of one |
+/// | versioned | `dockerfile/target` | the stage that is built of one |
+/// | its own | `dockerfile/…` | of a Dockerfile whose stages are levels: what whoever reads Dockerfiles says, see [`DockerfileText::Stages`] |
+/// | its own | `dockerfile/base/ID`, `dockerfile/image/REFERENCE` | an image that is built on or copied from, its own digest |
+/// | lock | `dockerfile/extra-deps` | the extra dependencies |
+/// | its own | `context//PATH` | the entry at `PATH` of the build context: [`EntryInput::hash`] |
 /// | lock | `lock/NAME` | the lock file's content, its own digest |
 /// | its own | `layer/TO` | `frame("trilith/input/v1", [("payload", "tree" or "image"), ("from", digest of the image or empty), ("copy", path), ("to", path), ("owner", "uid:gid")])` |
 /// | its own | `layer-order` | `frame("trilith/input/v1", [("layer", TO), …])`, in the order of the layers; left out where a level has fewer than two |
@@ -182,14 +186,51 @@ impl BaseKind {
 /// What an engine is given to build.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct DockerfileInput {
-    /// Digest of the Dockerfile, after rendering where it is a template.
-    pub content: Digest,
-    /// Build arguments, each by name.
-    pub args: BTreeMap<String, String>,
-    /// The stage that is built.
-    pub target: Option<String>,
-    /// Extra dependencies, as they are given to the template.
+    /// The instructions, and what they are told.
+    pub text: DockerfileText,
+    /// Extra dependencies, as they are told to the template or the instructions.
     pub extra_deps: Option<String>,
+    /// The images that instructions name, but the base.
+    pub images: Vec<ImageInput>,
+    /// What instructions can copy.
+    pub context: Vec<ContextInput>,
+}
+
+/// The instructions of a Dockerfile.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum DockerfileText {
+    /// A Dockerfile that knows no levels: all of it is at level versioned.
+    Whole {
+        /// Digest of the text, or of what the template makes whatever a build starts from.
+        content: Digest,
+        /// Build arguments, each by name.
+        args: BTreeMap<String, String>,
+        /// The stage that is built.
+        target: Option<String>,
+    },
+    /// A Dockerfile whose stages are levels: facts about its text and its arguments, whose
+    /// names begin with `dockerfile/`.
+    Stages(Vec<Input>),
+}
+
+/// An image that a Dockerfile names.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ImageInput {
+    /// The lowest level that depends on it.
+    pub level: Level,
+    /// The name of the fact, beginning with `dockerfile/`.
+    pub name: String,
+    /// What the image's name resolved to.
+    pub digest: Digest,
+}
+
+/// An entry of a build context.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ContextInput {
+    /// The lowest level that sees it.
+    pub level: Level,
+    /// The entry; its path is never empty.
+    pub entry: EntryInput,
 }
 
 /// One layer: its recipe and what is in it.

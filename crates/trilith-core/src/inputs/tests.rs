@@ -52,10 +52,21 @@ fn full() -> Inputs {
             .map(|p| p.parse().unwrap())
             .into(),
         dockerfile: Some(DockerfileInput {
-            content: Digest::of(b"FROM x"),
-            args: [("PYTHON".to_owned(), "3.12".to_owned())].into(),
-            target: Some("runtime".to_owned()),
+            text: DockerfileText::Whole {
+                content: Digest::of(b"FROM x"),
+                args: [("PYTHON".to_owned(), "3.12".to_owned())].into(),
+                target: Some("runtime".to_owned()),
+            },
             extra_deps: Some("git".to_owned()),
+            images: vec![ImageInput {
+                level: Level::Versioned,
+                name: "dockerfile/image/uv:1".to_owned(),
+                digest: Digest::of(b"uv"),
+            }],
+            context: vec![ContextInput {
+                level: Level::Source,
+                entry: entry(b"main.py", "print"),
+            }],
         }),
         layers: vec![
             from_image,
@@ -100,6 +111,10 @@ fn full() -> Inputs {
     }
 }
 
+fn dockerfile_text(inputs: &mut Inputs) -> &mut DockerfileText {
+    &mut inputs.dockerfile.as_mut().unwrap().text
+}
+
 fn keys(inputs: &Inputs) -> Keys {
     inputs.list().unwrap().keys()
 }
@@ -116,11 +131,12 @@ fn names() {
         "versioned base 0",
         "versioned dockerfile 0",
         "versioned dockerfile/arg/PYTHON 0",
-        "versioned dockerfile/extra-deps 0",
+        "versioned dockerfile/image/uv:1 0",
         "versioned dockerfile/target 0",
         "versioned platform/linux/amd64 0",
         "versioned platform/linux/arm64 0",
         "versioned version 0",
+        "lock dockerfile/extra-deps 0",
         "lock file/opt/app/vendor//greeting.py 2",
         "lock layer-order 0",
         "lock layer/agent-server 0",
@@ -135,6 +151,7 @@ fn names() {
         "source config/stop-signal 0",
         "source config/user 0",
         "source config/workdir 0",
+        "source context//main.py 5",
         "source file///etc/motd 5",
         "source file/a\\x232//x 1",
         "source file/opt/app#2//\\xff 0",
@@ -168,9 +185,9 @@ fn golden_keys() {
         smallest.source,
     ];
     let expected = [
-        "839f874a254bf394bcbb46828312e5bf4e2f8f2e3229e48f92de028342cada13",
-        "2758c1f479590f706df7ab47869196f604aa9ba64a168335d5fc4c644be26200",
-        "469f6e8f92ac4f78559e868325d4581cdd241793d65e6882ac019aa7bb7c47e5",
+        "f861cb2839e2ecb0bd215dd7990f42027793c520c10bd22a5c713a28658f5d4d",
+        "e4293b4338e8e032ed95e198ba6cc4c1a315268af4ae114861a8dda56c13b460",
+        "0169ba7fdd4defbd87afca820e564ba02dc847bf1b75047de7a3e6b22f0074e4",
         "4eb7281d3fc6ff41f2b2e3e41979088825bccd138771a8809b386d3ba8ec24b3",
         "ba67b8fe4ff860f478c59c62480b93dfb9eea3aaf7c5459f6da1d9cb7220a9b1",
         "14c3017c967a646e848183f49a3db8d964953e535131379eff7cf3952c6bba6a",
@@ -221,10 +238,34 @@ fn a_change_moves_its_level_and_all_above() {
             i.platforms.pop_first();
         }),
         ("build argument", Some(Level::Versioned), |i| {
-            i.dockerfile.as_mut().unwrap().args.clear();
+            if let DockerfileText::Whole { args, .. } = dockerfile_text(i) {
+                args.clear();
+            }
         }),
         ("empty target", Some(Level::Versioned), |i| {
-            i.dockerfile.as_mut().unwrap().target = Some(String::new());
+            if let DockerfileText::Whole { target, .. } = dockerfile_text(i) {
+                *target = Some(String::new());
+            }
+        }),
+        ("stages", Some(Level::Versioned), |i| {
+            *dockerfile_text(i) = DockerfileText::Stages(vec![Input {
+                level: Level::Lock,
+                name: "dockerfile/stage/deps".to_owned(),
+                digest: Digest::of(b"deps"),
+                size: 0,
+            }]);
+        }),
+        ("image of a Dockerfile", Some(Level::Versioned), |i| {
+            i.dockerfile.as_mut().unwrap().images[0].digest = Digest::of(b"other");
+        }),
+        ("extra dependencies", Some(Level::Lock), |i| {
+            i.dockerfile.as_mut().unwrap().extra_deps = None;
+        }),
+        ("context", Some(Level::Source), |i| {
+            i.dockerfile.as_mut().unwrap().context.clear();
+        }),
+        ("level of a context file", Some(Level::Lock), |i| {
+            i.dockerfile.as_mut().unwrap().context[0].level = Level::Lock;
         }),
         ("lock file", Some(Level::Lock), |i| {
             i.lock_files[0].content = Digest::of(b"");

@@ -1,18 +1,28 @@
 //! `trilith build`: the image, built or found.
 
 use std::fmt::Write as _;
+use std::sync::Arc;
 use std::time::Instant;
 
 use serde::Serialize;
-use trilith_build::{BuildOptions, BuildReport, Context, Destination, build, export};
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::Notify;
+use trilith_build::engine::EngineKind;
+use trilith_build::{
+    BuildOptions, BuildReport, BuilderChoice, Context, Destination, Settings, Telemetry, build,
+    export,
+};
 use trilith_core::{Action, Digest, Level, PlanOptions};
 use trilith_oci::layer::Compression;
 use trilith_oci::place::Place;
 
 use super::plan;
-use crate::args::{self, Compress};
+use crate::args::{self, Builder, Compress};
+use crate::engine_flags::engine_options;
+use crate::engines::LocalEngines;
 use crate::output::{Failure, Output, bytes};
 use crate::overrides::settings;
+use crate::progress::Progress;
 
 #[derive(Serialize)]
 struct Document {
@@ -23,6 +33,8 @@ struct Document {
     layers: Vec<Layer>,
     uploaded_bytes: u64,
     seconds: f64,
+    /// How an engine spent its time; `null` where none built.
+    telemetry: Option<Telemetry>,
 }
 
 #[derive(Serialize)]
@@ -52,6 +64,7 @@ impl Document {
             layers: report.layers.iter().map(layer).collect(),
             uploaded_bytes: report.uploaded_bytes,
             seconds,
+            telemetry: report.telemetry.clone(),
         }
     }
 
@@ -82,6 +95,14 @@ impl Document {
         for tag in &self.tags {
             let _infallible = writeln!(text, "  tagged {tag}");
         }
+        if let Some(telemetry) = &self.telemetry {
+            let Telemetry {
+                step_count,
+                cached_steps,
+                ..
+            } = telemetry;
+            let _infallible = writeln!(text, "  {step_count} steps, {cached_steps} cached");
+        }
         let sent = bytes(self.uploaded_bytes);
         let _infallible = writeln!(text, "  {sent} uploaded, {:.2} s", self.seconds);
         text
@@ -89,7 +110,7 @@ impl Document {
 }
 
 pub(crate) async fn run(
-    context: &Context,
+    mut context: Context,
     args: &args::Build,
     output: Output,
 ) -> Result<(), Failure> {
@@ -101,15 +122,46 @@ pub(crate) async fn run(
         .map(str::parse)
         .transpose()
         .map_err(Failure::usage)?;
-    let options = BuildOptions {
+    let options = options(&context, args, &settings)?;
+    let progress = Progress::new(args.progress, output);
+    context.observer = Box::new(move |event| progress.event(&event));
+    let interrupting = tokio::spawn(interrupt(Arc::clone(&options.interrupt)));
+    let report = build(&context, &settings, &options).await;
+    interrupting.abort();
+    let report = report?;
+    if args.dry_run {
+        let document = plan::Document::new(&report, &settings.base_text);
+        return output.result(&document, || document.text());
+    }
+    if let Some(place) = &place {
+        export(&context, &report, place).await?;
+    }
+    let document = Document::new(&report, started.elapsed().as_secs_f64());
+    output.result(&document, || document.text())
+}
+
+fn options(
+    context: &Context,
+    args: &args::Build,
+    settings: &Settings,
+) -> Result<BuildOptions, Failure> {
+    let builder = match args.builder {
+        Builder::Auto => BuilderChoice::Auto,
+        Builder::Graft => BuilderChoice::Graft,
+        Builder::Docker => BuilderChoice::Engine(EngineKind::Docker),
+        Builder::Podman => BuilderChoice::Engine(EngineKind::Podman),
+        Builder::Buildkit => BuilderChoice::Engine(EngineKind::Buildkit),
+    };
+    let engine_keeps = args.engine.load && args.output.is_none() && settings.dockerfile.is_some();
+    Ok(BuildOptions {
         plan: PlanOptions {
             strategy: args.cache_strategy,
             force: args.force,
         },
-        destination: if args.push {
-            Destination::Registry
-        } else {
-            Destination::Store
+        destination: match (args.push, engine_keeps) {
+            (true, _) => Destination::Registry,
+            (false, true) => Destination::Engine,
+            (false, false) => Destination::Store,
         },
         compression: match args.compression {
             Compress::Gzip => Compression::default(),
@@ -117,15 +169,31 @@ pub(crate) async fn run(
             Compress::None => Compression::None,
         },
         dry_run: args.dry_run,
-    };
-    let report = build(context, &settings, &options).await?;
-    if args.dry_run {
-        let document = plan::Document::new(&report, &settings.base_text);
-        return output.result(&document, || document.text());
+        builder,
+        engines: Arc::new(LocalEngines::new(context)),
+        engine: engine_options(&args.engine)?,
+        build_folder: args.folder.clone(),
+        interrupt: Arc::new(Notify::new()),
+    })
+}
+
+/// Ends the build at the first Ctrl-C or termination, and this process at the second.
+async fn interrupt(interrupted: Arc<Notify>) {
+    let mut seen = false;
+    while ended().await.is_ok() {
+        if seen {
+            std::process::exit(i32::from(Failure::INTERRUPTED));
+        }
+        seen = true;
+        interrupted.notify_one();
     }
-    if let Some(place) = &place {
-        export(context, &report, place).await?;
+}
+
+/// Returns when somebody wants this process to end.
+async fn ended() -> std::io::Result<()> {
+    let mut terminated = signal(SignalKind::terminate())?;
+    tokio::select! {
+        pressed = tokio::signal::ctrl_c() => pressed,
+        _ = terminated.recv() => Ok(()),
     }
-    let document = Document::new(&report, started.elapsed().as_secs_f64());
-    output.result(&document, || document.text())
 }

@@ -22,6 +22,9 @@ pub(crate) struct Document {
     tags: Vec<String>,
     reasons: Vec<String>,
     existence: BTreeMap<Level, &'static str>,
+    /// What was written of what an engine would be sent.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    written: Vec<String>,
 }
 
 impl Document {
@@ -50,6 +53,11 @@ impl Document {
                 .iter()
                 .map(|(&level, e)| (level, word(e)))
                 .collect(),
+            written: report
+                .written
+                .iter()
+                .map(|path| path.display().to_string())
+                .collect(),
         }
     }
 
@@ -63,6 +71,9 @@ impl Document {
         }
         for tag in &self.tags {
             let _infallible = writeln!(text, "  writes {tag}");
+        }
+        for path in &self.written {
+            let _infallible = writeln!(text, "  an engine would be sent {path}");
         }
         text
     }

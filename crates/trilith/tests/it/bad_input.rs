@@ -254,7 +254,9 @@ fn commands_without_what_they_need() {
     assert!(error.contains("/nowhere"), "{error}");
     project.write("trilith.toml", "[image]\nbase = \"scratch\"\nversion = \"1\"\nrepository = \"a/b\"\n[dockerfile]\npath = \"Dockerfile\"\n");
     project.write("Dockerfile", "FROM scratch\n");
-    let error = trilith.error(2, &build(&project));
+    let mut graft = build(&project).to_vec();
+    graft.extend(["--builder", "graft"]);
+    let error = trilith.error(2, &graft);
     assert!(
         error.contains("Dockerfile") && error.contains("[[layer]]"),
         "{error}"

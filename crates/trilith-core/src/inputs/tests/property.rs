@@ -104,16 +104,40 @@ fn configured() -> impl Strategy<Value = Inputs> {
     )
 }
 
-/// Inputs that differ at level versioned.
+/// Inputs that differ in version, base, platforms and Dockerfile.
 fn based() -> impl Strategy<Value = Inputs> {
-    let dockerfile = (words(), maps(), some_text(), some_text()).prop_map(
-        |(content, args, target, extra_deps)| DockerfileInput {
+    let text =
+        (words(), maps(), some_text()).prop_map(|(content, args, target)| DockerfileText::Whole {
             content: Digest::of(content.as_bytes()),
             args,
             target,
-            extra_deps,
-        },
-    );
+        });
+    let levels = || proptest::sample::select(Level::ALL.to_vec());
+    let context = (levels(), entries()).prop_map(|(level, entries)| {
+        let input = |entry| ContextInput { level, entry };
+        entries.into_iter().map(input).collect()
+    });
+    let images = (
+        levels(),
+        proptest::collection::btree_map(words(), words(), 0..2),
+    )
+        .prop_map(|(level, images)| {
+            let input = |(name, digest): (String, String)| ImageInput {
+                level,
+                name: format!("dockerfile/image/{name}"),
+                digest: Digest::of(digest.as_bytes()),
+            };
+            images.into_iter().map(input).collect()
+        });
+    let dockerfile =
+        (text, some_text(), images, context).prop_map(|(text, extra_deps, images, context)| {
+            DockerfileInput {
+                text,
+                extra_deps,
+                images,
+                context,
+            }
+        });
     let base = prop_oneof![Just(Base::Scratch), Just(debian())];
     let platforms = ["linux/amd64", "linux/arm/v7", "linux/arm"].to_vec();
     let platforms = proptest::sample::subsequence(platforms, 0..3);

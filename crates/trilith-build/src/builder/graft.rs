@@ -1,0 +1,220 @@
+//! The builder that needs no engine: layers put on a base, as values.
+//!
+//! An image of a level is a pure function of the base, the layers up to the level and the
+//! configuration. What a build starts from never shows in a digest.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use trilith_core::{BuildFrom, Digest, Level, Plan, Platform};
+use trilith_oci::image::Image;
+use trilith_oci::place::{DaemonImage, Place};
+use trilith_oci::publish::{BlobOrigin, PublicationBlob};
+use trilith_oci::{BlobSource, Graft, GraftLayer, ImageStore, Name, graft};
+
+use super::{Builder, Built, BuiltLevel, Capabilities, Job};
+use crate::build::unless_interrupted;
+use crate::error::Error;
+use crate::labels;
+use crate::layers::{ReadyLayer, ensure_layers};
+use crate::load::{Loaded, ResolvedImage};
+use crate::target::{self, Destination, Target};
+use crate::transfer;
+
+/// Grafts layers.
+pub(crate) struct GraftBuilder;
+
+#[async_trait(?Send)]
+impl Builder for GraftBuilder {
+    fn capabilities(&self) -> Capabilities {
+        Capabilities {
+            puts_layers: true,
+            ..Capabilities::default()
+        }
+    }
+
+    async fn build(&self, job: Job<'_>, _plan: &Plan, from: &BuildFrom) -> Result<Built, Error> {
+        let Job {
+            context,
+            loaded,
+            target,
+            options,
+        } = job;
+        let work = async {
+            let ground = match from {
+                BuildFrom::Base => base_ground(loaded, target).await?,
+                BuildFrom::Level(level, digest) => {
+                    level_ground(loaded, target, *level, digest).await?
+                }
+            };
+            let layers = ensure_layers(context, loaded, ground.level, options.compression).await?;
+            Ok((ground, layers))
+        };
+        let (ground, layers) = unless_interrupted(options, work).await?;
+        let levels = graft_levels(loaded, &ground, &layers)?;
+        let source = levels.last().map(|built| &built.images[0].1);
+        let own = source
+            .map(|image| target::record(loaded, Level::Source, image, &loaded.keys).layers)
+            .unwrap_or_default();
+        let reused = layers.iter().filter(|layer| layer.reused);
+        let reused: Vec<Digest> = reused.map(|layer| layer.digest().clone()).collect();
+        let below = own.iter().map(|layer| &layer.digest);
+        let below = below.filter(|digest| !layers.iter().any(|layer| layer.digest() == *digest));
+        Ok(Built {
+            reused: reused.iter().chain(below).cloned().collect(),
+            blobs: blobs(&ground, &layers),
+            levels,
+            layers: own,
+            ..Built::default()
+        })
+    }
+
+    async fn load(&self, job: Job<'_>, level: Level, digest: &Digest) -> Result<(), Error> {
+        let reference = job.target.reference(&job.loaded.tags, level);
+        let place = Place::DockerDaemon(DaemonImage::Reference(reference));
+        let store = Arc::clone(&job.target.store);
+        transfer::write(job.context, store, digest, &place).await
+    }
+
+    async fn write_folder(
+        &self,
+        job: Job<'_>,
+        _plan: &Plan,
+        _directory: &Path,
+    ) -> Result<Vec<PathBuf>, Error> {
+        Err(Error::NothingSent {
+            project: job.loaded.settings.project.clone(),
+        })
+    }
+}
+
+/// What the layers are put on: an image for each platform, and where its blobs are.
+struct Ground {
+    /// The level of the image, `None` for the base.
+    level: Option<Level>,
+    images: Vec<(Platform, Image)>,
+    /// Digest of the base image that all of it stands on.
+    base: Option<Digest>,
+    /// Where blobs of the ground come from.
+    origins: Vec<BlobOrigin>,
+}
+
+/// Returns the base image, whose blobs are mounted where base and target share a registry.
+async fn base_ground(loaded: &Loaded, target: &Target) -> Result<Ground, Error> {
+    let platforms = &loaded.settings.platforms;
+    let Some(base) = &loaded.base else {
+        let images = platforms
+            .iter()
+            .map(|p| (p.clone(), Image::scratch(p)))
+            .collect();
+        return Ok(Ground {
+            level: None,
+            images,
+            base: None,
+            origins: Vec::new(),
+        });
+    };
+    Ok(Ground {
+        level: None,
+        images: load_images(&base.store, &base.name(), platforms).await?,
+        base: Some(base.digest.clone()),
+        origins: base_origins(base, target),
+    })
+}
+
+fn base_origins(base: &ResolvedImage, target: &Target) -> Vec<BlobOrigin> {
+    let upload = BlobOrigin::Upload(BlobSource::Store(Arc::clone(&base.store)));
+    match &base.repository {
+        Some(repository) if target.destination == Destination::Registry => {
+            if *repository == target.repository {
+                vec![BlobOrigin::Present]
+            } else if repository.registry() == target.repository.registry() {
+                vec![BlobOrigin::Mount(repository.clone()), upload]
+            } else {
+                vec![upload]
+            }
+        }
+        _ => vec![upload],
+    }
+}
+
+/// Returns the existing image of a level, all of whose blobs are at the target.
+async fn level_ground(
+    loaded: &Loaded,
+    target: &Target,
+    level: Level,
+    digest: &Digest,
+) -> Result<Ground, Error> {
+    let name = Name::Digest(digest.clone());
+    Ok(Ground {
+        level: Some(level),
+        images: load_images(&target.store, &name, &loaded.settings.platforms).await?,
+        base: loaded.base.as_ref().map(|base| base.digest.clone()),
+        origins: vec![BlobOrigin::Present],
+    })
+}
+
+async fn load_images(
+    store: &Arc<dyn ImageStore>,
+    name: &Name,
+    platforms: impl IntoIterator<Item = &Platform>,
+) -> Result<Vec<(Platform, Image)>, Error> {
+    let mut images = Vec::new();
+    for platform in platforms {
+        let resolved = Image::load(&**store, name, platform).await?;
+        images.push((platform.clone(), resolved.image));
+    }
+    Ok(images)
+}
+
+/// Grafts the levels above the ground, each onto the one below.
+fn graft_levels(
+    loaded: &Loaded,
+    ground: &Ground,
+    layers: &[ReadyLayer],
+) -> Result<Vec<BuiltLevel>, Error> {
+    let mut built: Vec<BuiltLevel> = Vec::new();
+    for level in Level::ALL
+        .into_iter()
+        .filter(|&level| ground.level.is_none_or(|g| level > g))
+    {
+        let below = built.last().map_or(&ground.images, |built| &built.images);
+        let labels = labels::labels(&loaded.keys, level);
+        let config = (level == Level::Source).then_some(&loaded.settings.config);
+        let mut images = Vec::new();
+        for (platform, image) in below {
+            let own: Vec<GraftLayer> = layers
+                .iter()
+                .filter(|layer| layer.level == level && layer.is_for(platform))
+                .map(ReadyLayer::to_graft)
+                .collect();
+            let base = ground.base.as_ref();
+            let grafted = graft(
+                image,
+                &Graft {
+                    layers: &own,
+                    config,
+                    labels: &labels,
+                    base,
+                },
+            )?;
+            images.push((platform.clone(), grafted));
+        }
+        built.push(BuiltLevel::new(level, images));
+    }
+    Ok(built)
+}
+
+/// Returns every layer of the images, and where it may come from.
+fn blobs(ground: &Ground, layers: &[ReadyLayer]) -> Vec<PublicationBlob> {
+    let images = ground.images.iter();
+    let of_ground = images.flat_map(|(_, image)| image.manifest().layers());
+    let of_ground = of_ground.map(|layer| PublicationBlob {
+        descriptor: layer.clone(),
+        origins: ground.origins.clone(),
+    });
+    of_ground
+        .chain(layers.iter().map(ReadyLayer::to_blob))
+        .collect()
+}

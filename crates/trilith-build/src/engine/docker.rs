@@ -1,0 +1,228 @@
+//! The Docker Engine.
+//!
+//! Builds are BuildKit's, through the connections that the engine gives away for that; an engine
+//! without BuildKit is sent one archive, to its classic builder. Images, names and pushes go
+//! through the Engine's own API. No client of Docker is run, and Podman, which answers on the
+//! same socket and builds with something else, is refused.
+
+mod api;
+mod images;
+
+use std::collections::BTreeSet;
+use std::path::Path;
+
+use async_trait::async_trait;
+use reqwest::Method;
+use serde::Deserialize;
+use tokio::sync::OnceCell;
+use trilith_core::{Digest, Platform, Reference};
+use trilith_oci::Kind;
+use trilith_oci::registry::RegistryClient;
+
+use super::address::EngineAddress;
+use super::solve::{self, AnyConnection, Control, Endpoint, Exporter, FrontendFeatures};
+use super::{
+    BuildRequest, BuiltImage, Capabilities, Engine, EngineError, EngineInfo, EngineKind, Export,
+    Feature, Observer,
+};
+use api::{Api, Doing};
+
+/// A Docker Engine, 18.09 or newer.
+#[derive(Debug)]
+pub struct DockerEngine {
+    api: Api,
+    registry: RegistryClient,
+    version: OnceCell<Version>,
+    frontend: OnceCell<FrontendFeatures>,
+}
+
+/// What an engine is.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(rename_all = "PascalCase")]
+struct Version {
+    #[serde(rename = "Version")]
+    number: String,
+    os: String,
+    arch: String,
+    #[serde(default)]
+    components: Vec<Component>,
+}
+
+#[derive(Clone, Debug, Deserialize)]
+#[serde(rename_all = "PascalCase")]
+struct Component {
+    name: String,
+}
+
+impl DockerEngine {
+    /// Returns the engine at `address`. Opens no connection. Credentials for what the engine
+    /// fetches and pushes are those of `registry`.
+    ///
+    /// # Errors
+    /// A file that TLS needs cannot be used.
+    pub fn try_new(address: EngineAddress, registry: RegistryClient) -> Result<Self, EngineError> {
+        Ok(Self {
+            api: Api::try_new(address)?,
+            registry,
+            version: OnceCell::new(),
+            frontend: OnceCell::new(),
+        })
+    }
+
+    /// Returns what the engine is; an error where it is Podman.
+    async fn version(&self) -> Result<&Version, EngineError> {
+        let ask = || async {
+            let doing = Doing("ask", "/version");
+            let request = self.api.request(Method::GET, "/version").await?;
+            let version: Version = self.api.get(request, doing).await?;
+            let mut components = version.components.iter();
+            if components.any(|component| component.name.contains("Podman")) {
+                return Err(self.unsupported("build: it is Podman, which has an engine of its own"));
+            }
+            Ok(version)
+        };
+        self.version.get_or_try_init(ask).await
+    }
+
+    async fn frontend(&self) -> Result<FrontendFeatures, EngineError> {
+        let ask = || solve::probe(self, &self.registry);
+        self.frontend.get_or_try_init(ask).await.copied()
+    }
+
+    /// Refuses what the engine cannot do, before it fails at it in the middle.
+    async fn check(&self, request: &BuildRequest<'_>) -> Result<(), EngineError> {
+        if !request.named_contexts.is_empty() && !self.frontend().await?.named_contexts {
+            return Err(self.unsupported("put images in place of stages"));
+        }
+        if (!request.secrets.is_empty() || !request.ssh.is_empty())
+            && !self.frontend().await?.mounts
+        {
+            return Err(self.unsupported("mount build secrets"));
+        }
+        Ok(())
+    }
+
+    fn unsupported(&self, what: &'static str) -> EngineError {
+        EngineError::Unsupported {
+            engine: EngineKind::Docker,
+            address: self.api.address().to_string(),
+            what,
+        }
+    }
+}
+
+#[async_trait]
+impl Endpoint for DockerEngine {
+    fn kind(&self) -> EngineKind {
+        EngineKind::Docker
+    }
+
+    async fn control(&self) -> Result<AnyConnection, EngineError> {
+        let request = self.api.request(Method::POST, "/grpc").await?;
+        self.api
+            .upgrade(request, "h2c", Doing("reach", "BuildKit"))
+            .await
+    }
+
+    async fn session(
+        &self,
+        headers: &[(&'static str, String)],
+    ) -> Result<Option<AnyConnection>, EngineError> {
+        let request = self.api.request(Method::POST, "/session").await?;
+        let request = request.headers(api::header_map(headers));
+        let doing = Doing("open", "a session");
+        Ok(Some(self.api.upgrade(request, "h2c", doing).await?))
+    }
+}
+
+#[async_trait]
+impl Engine for DockerEngine {
+    fn kind(&self) -> EngineKind {
+        EngineKind::Docker
+    }
+
+    async fn info(&self) -> Result<EngineInfo, EngineError> {
+        let version = self.version().await?;
+        let native = Platform::new(&version.os, &version.arch, None);
+        let mut platforms = vec![native];
+        let mut features = BTreeSet::from([Feature::Load, Feature::Push, Feature::CacheImport]);
+        let control = Control::open(self.control().await?).await;
+        let workers = match control {
+            Ok(control) => control.workers().await.ok(),
+            Err(_) => None,
+        };
+        for record in workers.into_iter().flat_map(|workers| workers.record) {
+            platforms.extend(solve::platforms(&record));
+        }
+        let frontend = self.frontend().await?;
+        if frontend.named_contexts {
+            features.insert(Feature::NamedContexts);
+        }
+        if frontend.mounts {
+            features.extend([Feature::Secrets, Feature::Ssh]);
+        }
+        let mut seen = BTreeSet::new();
+        platforms.retain(|platform| seen.insert(platform.clone()));
+        Ok(EngineInfo {
+            kind: EngineKind::Docker,
+            version: version.number.clone(),
+            address: self.api.address().to_string(),
+            capabilities: Capabilities {
+                platforms,
+                features,
+            },
+        })
+    }
+
+    async fn build(
+        &self,
+        request: &BuildRequest<'_>,
+        export: Export<'_>,
+        observer: Observer<'_>,
+    ) -> Result<BuiltImage, EngineError> {
+        if !matches!(export, Export::Keep) {
+            return Err(self.unsupported("export an image without keeping it"));
+        }
+        self.version().await?;
+        self.check(request).await?;
+        let exporter = Exporter {
+            kind: "moby".to_owned(),
+            ..Exporter::default()
+        };
+        let solved = solve::solve(self, &self.registry, request, exporter, observer).await?;
+        let id = solved.digest().ok_or_else(|| {
+            let doing = Doing("build", "the image");
+            doing.failed("it tells no ID", Kind::Corrupt)
+        })?;
+        self.verify(&id, request).await?;
+        Ok(BuiltImage { id })
+    }
+
+    async fn find(&self, reference: &Reference) -> Result<Option<Digest>, EngineError> {
+        self.find_image(&reference.to_string()).await
+    }
+
+    async fn tag(&self, image: &BuiltImage, reference: &Reference) -> Result<(), EngineError> {
+        self.tag_image(image, reference).await
+    }
+
+    async fn push(
+        &self,
+        reference: &Reference,
+        observer: Observer<'_>,
+    ) -> Result<Digest, EngineError> {
+        self.push_image(reference, observer).await
+    }
+
+    async fn save(&self, image: &BuiltImage, archive: &Path) -> Result<(), EngineError> {
+        self.save_image(image, archive).await
+    }
+
+    async fn load(&self, archive: &Path) -> Result<(), EngineError> {
+        self.load_archive(archive).await
+    }
+
+    async fn untag(&self, reference: &Reference) -> Result<(), EngineError> {
+        self.untag_image(reference).await
+    }
+}

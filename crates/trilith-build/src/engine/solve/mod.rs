@@ -1,0 +1,385 @@
+//! Builds by BuildKit, wherever it listens: one solve, and the session it asks questions in.
+//!
+//! [`solve`] needs to know two things of an engine ([`Endpoint`]): how to reach the control API,
+//! and how to open a session. Contexts are streamed file by file, and what the exporter says is
+//! kept, for the digest is there.
+//!
+//! | file | holds |
+//! | --- | --- |
+//! | `connection` | HTTP/2 and gRPC over any connection |
+//! | `control` | the API: solve, status, session, workers |
+//! | `session` | the service that BuildKit asks |
+//! | `files`, `auth`, `secrets`, `ssh`, `receive` | what it asks for |
+//! | `frontend` | what the Dockerfile frontend is told |
+//! | `steps` | what happens meanwhile |
+//! | `probe` | what the frontend can do |
+
+mod auth;
+mod connection;
+mod control;
+mod files;
+mod frontend;
+mod probe;
+mod receive;
+mod secrets;
+mod session;
+mod ssh;
+mod steps;
+
+use std::collections::HashMap;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use bollard_buildkit_proto::moby::buildkit::v1::types::WorkerRecord;
+use bollard_buildkit_proto::moby::buildkit::v1::{BytesMessage, SolveRequest};
+use futures_util::StreamExt;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tonic::{Code, Status};
+use trilith_core::{Digest, Platform, hex};
+use trilith_oci::Kind;
+use trilith_oci::registry::RegistryClient;
+
+use self::auth::Logins;
+use self::files::Files;
+use self::receive::Receiver;
+use self::secrets::Secrets;
+use self::session::{OwnFailure, Session};
+use self::ssh::Agents;
+use super::redact::Redactor;
+use super::{BuildRequest, EngineError, EngineKind, Observer};
+
+pub(super) use connection::{AnyConnection, Task};
+pub(super) use control::Control;
+pub(super) use probe::{FrontendFeatures, probe};
+
+/// The most bytes of a message, as BuildKit has it.
+const MAX_MESSAGE: usize = 16 << 20;
+/// How long to wait for the last news of a build that is over.
+const LAST_NEWS: Duration = Duration::from_secs(3);
+/// Bytes of a session within another connection that are passed on at once.
+const PIECE: usize = 64 * 1024;
+
+/// Where a BuildKit is reached.
+#[async_trait]
+pub(super) trait Endpoint: Send + Sync {
+    /// What answers there.
+    fn kind(&self) -> EngineKind;
+
+    /// Connects to the control API.
+    async fn control(&self) -> Result<AnyConnection, EngineError>;
+
+    /// Opens the connection of a session with these header fields; `None` where the control API
+    /// has to carry it.
+    async fn session(
+        &self,
+        headers: &[(&'static str, String)],
+    ) -> Result<Option<AnyConnection>, EngineError>;
+}
+
+/// Where the result of a solve goes.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Exporter {
+    /// As in `moby` or `image`; empty for nowhere.
+    pub(super) kind: String,
+    /// What the exporter is told.
+    pub(super) attributes: HashMap<String, String>,
+    /// The file that it is sent to.
+    pub(super) file: Option<PathBuf>,
+}
+
+/// What the exporter said.
+#[derive(Clone, Debug)]
+pub(super) struct Solved(HashMap<String, String>);
+
+impl Solved {
+    /// Returns the digest of the image; for `moby` that of its config.
+    pub(super) fn digest(&self) -> Option<Digest> {
+        self.0.get("containerimage.digest")?.parse().ok()
+    }
+}
+
+/// Builds `request` at `endpoint`.
+///
+/// # Errors
+/// As [`super::Engine::build`].
+pub(super) async fn solve(
+    endpoint: &dyn Endpoint,
+    registry: &RegistryClient,
+    request: &BuildRequest<'_>,
+    exporter: Exporter,
+    observer: Observer<'_>,
+) -> Result<Solved, EngineError> {
+    let redactor = redactor(request);
+    let mut solve = frontend::solve_request(request);
+    solve.exporter_deprecated = exporter.kind;
+    solve.exporter_attrs_deprecated = exporter.attributes;
+    let failure = OwnFailure::default();
+    let session = new_session(registry, request, exporter.file, &redactor, &failure);
+    let mut steps = steps::Steps::new(observer, redactor.clone());
+    let solved = run(endpoint, session, solve, &mut steps).await;
+    solved.map_err(|error| {
+        let own = failure.take();
+        own.or_else(|| {
+            error
+                .is_said()
+                .then(|| steps.failure(endpoint.kind()))
+                .flatten()
+        })
+        .unwrap_or_else(|| error.into_error(endpoint.kind(), &redactor))
+    })
+}
+
+/// Returns the platforms of a worker, the machine's own first.
+pub(super) fn platforms(worker: &WorkerRecord) -> impl Iterator<Item = Platform> {
+    worker.platforms.iter().map(|platform| {
+        Platform::new(
+            &platform.os,
+            &platform.architecture,
+            Some(&platform.variant),
+        )
+    })
+}
+
+/// Returns what must not show in this build, as far as it is known at its beginning.
+pub(super) fn redactor(request: &BuildRequest<'_>) -> Redactor {
+    let redactor = Redactor::default();
+    for value in request.args.values() {
+        // Proxies, and whatever else has a password in its address.
+        redactor.hide_url(value);
+    }
+    redactor
+}
+
+fn new_session(
+    registry: &RegistryClient,
+    request: &BuildRequest<'_>,
+    file: Option<PathBuf>,
+    redactor: &Redactor,
+    failure: &OwnFailure,
+) -> Session {
+    let id = random_id();
+    let root = request.context.root();
+    let shared_key = root.map(|root| Digest::of(root.as_os_str().as_encoded_bytes()));
+    Session {
+        shared_key: shared_key.map_or_else(|| id.clone(), |key| format!("trilith-{}", key.hex())),
+        id,
+        files: Files::new(Arc::clone(&request.context), failure.clone()),
+        logins: Logins {
+            registry: registry.clone(),
+            redactor: redactor.clone(),
+        },
+        secrets: Secrets {
+            known: request.secrets.to_vec(),
+            redactor: redactor.clone(),
+            failure: failure.clone(),
+        },
+        agents: Agents(request.ssh.to_vec()),
+        receiver: file.map(|path| Receiver {
+            path,
+            failure: failure.clone(),
+        }),
+    }
+}
+
+fn random_id() -> String {
+    let mut bytes = [0; 16];
+    // Never short and never an error for as few bytes as these, on any Linux of this century.
+    let _ = rustix::rand::getrandom(&mut bytes, rustix::rand::GetRandomFlags::empty());
+    hex(&bytes)
+}
+
+/// Why a solve has no result.
+enum Unsolved {
+    /// BuildKit was not reached.
+    Unreached(EngineError),
+    /// The connection broke.
+    Broken(Box<dyn std::error::Error + Send + Sync>),
+    /// BuildKit says so.
+    Said(Status),
+}
+
+impl From<EngineError> for Unsolved {
+    fn from(error: EngineError) -> Self {
+        Self::Unreached(error)
+    }
+}
+
+impl From<hyper::Error> for Unsolved {
+    fn from(error: hyper::Error) -> Self {
+        Self::Broken(error.into())
+    }
+}
+
+impl From<Status> for Unsolved {
+    fn from(status: Status) -> Self {
+        if is_broken(&status) {
+            Self::Broken(Box::new(status))
+        } else {
+            Self::Said(status)
+        }
+    }
+}
+
+impl Unsolved {
+    fn is_said(&self) -> bool {
+        matches!(self, Self::Said(_))
+    }
+
+    fn into_error(self, engine: EngineKind, redactor: &Redactor) -> EngineError {
+        let (operation, object) = ("build", "the image".to_owned());
+        match self {
+            Self::Unreached(error) => error,
+            Self::Broken(source) => EngineError::Lost {
+                engine,
+                operation,
+                object,
+                source,
+            },
+            Self::Said(status) => {
+                let reason = redactor.clean(short(status.message()));
+                EngineError::Failed {
+                    engine,
+                    operation,
+                    object,
+                    kind: kind_of(&reason),
+                    reason,
+                }
+            }
+        }
+    }
+}
+
+/// Returns whether it is the connection that failed, not what was asked for.
+fn is_broken(status: &Status) -> bool {
+    if matches!(status.code(), Code::Unavailable | Code::Cancelled) {
+        return true;
+    }
+    let mut source = std::error::Error::source(status);
+    while let Some(error) = source {
+        if error.is::<hyper::Error>() {
+            return true;
+        }
+        source = error.source();
+    }
+    false
+}
+
+/// Returns `message` without what BuildKit says before everything.
+fn short(message: &str) -> &str {
+    let mut rest = message;
+    let prefixes = [
+        "failed to solve with frontend dockerfile.v0: ",
+        "failed to solve: ",
+        "failed to create LLB definition: ",
+        "rpc error: code = Unknown desc = ",
+    ];
+    while let Some(shorter) = prefixes.iter().find_map(|p| rest.strip_prefix(p)) {
+        rest = shorter;
+    }
+    rest
+}
+
+/// Returns the kind of a failure that an engine has only words for.
+pub(super) fn kind_of(message: &str) -> Kind {
+    let message = message.to_ascii_lowercase();
+    let says = |words: &[&str]| words.iter().any(|word| message.contains(word));
+    if says(&[
+        "unauthorized",
+        "denied",
+        "forbidden",
+        "authentication required",
+        "authorization failed",
+    ]) {
+        Kind::Denied
+    } else if says(&[
+        "not found",
+        "no such",
+        "does not exist",
+        "no match for",
+        "manifest unknown",
+    ]) {
+        Kind::NotFound
+    } else if says(&["no space left"]) {
+        Kind::System
+    } else if says(&[
+        "dockerfile parse error",
+        "unknown flag",
+        "invalid",
+        "unsupported",
+    ]) {
+        Kind::Usage
+    } else {
+        Kind::Unavailable
+    }
+}
+
+/// Solves `request` in `session`, and tells `steps` what happens.
+async fn run(
+    endpoint: &dyn Endpoint,
+    session: Session,
+    mut request: SolveRequest,
+    steps: &mut steps::Steps<'_>,
+) -> Result<Solved, Unsolved> {
+    let control = Control::open(endpoint.control().await?).await?;
+    request.r#ref = random_id();
+    request.session.clone_from(&session.id);
+    // Ends when the build does, or when nobody waits for it any more.
+    let _session = open_session(endpoint, &control, session).await?;
+    let reference = request.r#ref.clone();
+    let news = async {
+        let mut news = control.status(reference).await?;
+        while let Some(some) = news.message().await? {
+            steps.take(some);
+        }
+        Ok::<(), Status>(())
+    };
+    let mut news = std::pin::pin!(news);
+    let mut solve = std::pin::pin!(control.solve(request));
+    let mut told = false;
+    let solved = loop {
+        tokio::select! {
+            solved = &mut solve => break solved,
+            // That there is no news does not mean that there is no result.
+            _ = &mut news, if !told => told = true,
+        }
+    };
+    if !told && !solved.as_ref().is_err_and(is_broken) {
+        // Late news are those of the failing step.
+        drop(tokio::time::timeout(LAST_NEWS, news).await);
+    }
+    Ok(Solved(solved?.exporter_response))
+}
+
+/// Opens a session at `endpoint`, which lasts as long as the task.
+async fn open_session(
+    endpoint: &dyn Endpoint,
+    control: &Control,
+    session: Session,
+) -> Result<Vec<Task>, Unsolved> {
+    let session = Arc::new(session);
+    if let Some(connection) = endpoint.session(&session.headers()).await? {
+        return Ok(vec![Task::spawn(session.serve(connection))]);
+    }
+    let (ours, theirs) = tokio::io::duplex(4 * PIECE);
+    let (from_us, mut to_us) = tokio::io::split(theirs);
+    let pieces = futures_util::stream::unfold(from_us, |mut from_us| async {
+        let mut data = Vec::with_capacity(PIECE);
+        match from_us.read_buf(&mut data).await {
+            Ok(read) if read > 0 => Some((BytesMessage { data }, from_us)),
+            _ => None,
+        }
+    });
+    // Before the answer comes: BuildKit sends none before it has heard from us.
+    let serving = Task::spawn(Arc::clone(&session).serve(Box::new(ours)));
+    let mut incoming = control.session(session.metadata(), pieces.boxed()).await?;
+    let passing = Task::spawn(async move {
+        while let Ok(Some(piece)) = incoming.message().await {
+            if to_us.write_all(&piece.data).await.is_err() {
+                break;
+            }
+        }
+    });
+    Ok(vec![serving, passing])
+}

@@ -1,0 +1,13 @@
+//! The Docker Engine and BuildKit, real ones.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::similar_names,
+    reason = "a test fails by panicking; what is built comes from a build"
+)]
+
+mod build;
+mod builds;
+mod failures;
+mod images;
+mod parts;
