@@ -1,4 +1,5 @@
-//! A private Docker daemon (Debian's `docker.io`, 20.10), with a private containerd.
+//! A private Docker daemon (Debian's `docker.io`), with a private containerd: 20.10, which is
+//! installed, or trixie's 26.1, from a root file system that is made for it.
 //!
 //! It shares nothing with a daemon of the machine: directories, socket and client configuration are its own,
 //! it touches no firewall rule and makes no bridge, so containers have no network of their own
@@ -9,7 +10,8 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use crate::command::run;
+use crate::cache::cached;
+use crate::command::{assert_success, run};
 use crate::guard::{Guard, new_dir};
 
 /// A running daemon; stopped, with its containers, and removed when dropped or when the test's process ends.
@@ -18,18 +20,56 @@ pub struct Dockerd {
     guard: Guard,
 }
 
+/// Which daemon, and how it is set up.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct DockerdOptions {
+    /// The release of Debian that it is from.
+    pub release: Release,
+    /// Whether images are kept by containerd; trixie's can do that.
+    pub containerd_store: bool,
+}
+
+/// A release of Debian.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Release {
+    /// Debian 12, the daemon is installed: 20.10.
+    #[default]
+    Bookworm,
+    /// Debian 13, the daemon runs in a root file system of its own: 26.1.
+    Trixie,
+}
+
 impl Dockerd {
-    /// Starts a daemon and waits until it answers.
+    /// Starts the daemon that is installed and waits until it answers.
     ///
     /// # Panics
     /// When `dockerd` is not installed, the test is not run by root, or it does not start.
     #[must_use]
     pub fn start() -> Self {
+        Self::start_with(DockerdOptions::default())
+    }
+
+    /// Starts a daemon and waits until it answers.
+    ///
+    /// The first start of trixie's makes its root file system, in about half a minute.
+    ///
+    /// # Panics
+    /// As [`Self::start`].
+    #[must_use]
+    pub fn start_with(options: DockerdOptions) -> Self {
         let dir = new_dir("docker");
         // The daemon of the machine may be configured in /etc; this one is not.
         let config = dir.join("daemon.json");
-        fs::write(&config, "{}").expect("cannot write the daemon's configuration");
-        let mut service = Command::new("dockerd");
+        let features = serde_json::json!({ "containerd-snapshotter": options.containerd_store });
+        let settings = match options.release {
+            Release::Bookworm => serde_json::json!({}),
+            Release::Trixie => serde_json::json!({ "features": features }),
+        };
+        fs::write(&config, settings.to_string()).expect("cannot write the daemon's configuration");
+        let mut service = match options.release {
+            Release::Bookworm => Command::new("dockerd"),
+            Release::Trixie => in_trixie(&dir, "dockerd"),
+        };
         for (option, file) in [
             ("--config-file", "daemon.json"),
             ("--data-root", "data"),
@@ -76,6 +116,41 @@ impl Dockerd {
     pub fn config_dir(&self) -> PathBuf {
         self.guard.dir().join("client")
     }
+}
+
+/// Returns `program` in a root file system of trixie, with a mount namespace of its own, where it
+/// sees `dir` at the same place. Its mounts end with it.
+///
+/// In a mere `chroot`, `docker exec` would end up in the machine's own files: a process that enters
+/// a mount namespace gets the root of that, and not what `runc` put in place of the changed one.
+fn in_trixie(dir: &Path, program: &str) -> Command {
+    const SCRIPT: &str = r#"
+        set -e
+        root=$0 dir=$1
+        shift
+        mount --bind "$root" "$root"
+        for name in dev proc sys; do mount --rbind "/$name" "$root/$name"; done
+        mount -t tmpfs tmpfs "$root/run"
+        mount -t tmpfs tmpfs "$root/tmp"
+        mkdir -p "$root$dir"
+        mount --rbind "$dir" "$root$dir"
+        cd "$root"
+        pivot_root . mnt
+        umount --lazy /mnt
+        exec "$@"
+    "#;
+    let root = cached("trixie-docker", |path| {
+        assert_success(
+            Command::new("mmdebstrap")
+                .args(["--quiet", "--format=directory", "--variant=essential"])
+                .args(["--include=docker.io,mount", "trixie"])
+                .arg(path),
+        );
+    });
+    let mut command = Command::new("unshare");
+    command.args(["--mount", "--propagation", "private", "sh", "-c", SCRIPT]);
+    command.arg(root).arg(dir).arg(program);
+    command
 }
 
 /// Returns the address of the socket in `dir`.

@@ -60,11 +60,7 @@ impl EngineAddress {
     /// # Errors
     /// Other schemes, a relative path, no port.
     pub fn parse(text: &str, tls: Option<TlsFiles>) -> Result<Self, AddressError> {
-        let refused = |reason| AddressError {
-            // An address may hold a password, and then it is none of ours.
-            text: super::redact::clean_urls(text),
-            reason,
-        };
+        let refused = |reason| AddressError::new(text, reason);
         let (scheme, rest) = text
             .split_once(':')
             .ok_or_else(|| refused("it starts with no `unix:` or `tcp:`"))?;
@@ -93,6 +89,14 @@ impl EngineAddress {
             )),
             _ => Err(refused("only `unix:` and `tcp:` are spoken")),
         }
+    }
+}
+
+impl AddressError {
+    pub(super) fn new(text: &str, reason: &'static str) -> Self {
+        // What is no address may still hold a password.
+        let text = super::redact::clean_urls(text);
+        Self { text, reason }
     }
 }
 

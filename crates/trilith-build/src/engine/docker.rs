@@ -20,12 +20,12 @@ use trilith_oci::Kind;
 use trilith_oci::registry::RegistryClient;
 
 use super::address::EngineAddress;
-use super::solve::{self, AnyConnection, Control, Endpoint, Exporter, FrontendFeatures};
+use super::solve::{self, AnyConnection, Endpoint, Exporter, FrontendFeatures};
 use super::{
     BuildRequest, BuiltImage, Capabilities, Engine, EngineError, EngineInfo, EngineKind, Export,
     Feature, Observer,
 };
-use api::{Api, Doing};
+pub(super) use api::{Api, Doing, KEEP_ALIVE, PROBES};
 
 /// A Docker Engine, 18.09 or newer.
 #[derive(Debug)]
@@ -89,19 +89,6 @@ impl DockerEngine {
         self.frontend.get_or_try_init(ask).await.copied()
     }
 
-    /// Refuses what the engine cannot do, before it fails at it in the middle.
-    async fn check(&self, request: &BuildRequest<'_>) -> Result<(), EngineError> {
-        if !request.named_contexts.is_empty() && !self.frontend().await?.named_contexts {
-            return Err(self.unsupported("put images in place of stages"));
-        }
-        if (!request.secrets.is_empty() || !request.ssh.is_empty())
-            && !self.frontend().await?.mounts
-        {
-            return Err(self.unsupported("mount build secrets"));
-        }
-        Ok(())
-    }
-
     fn unsupported(&self, what: &'static str) -> EngineError {
         EngineError::Unsupported {
             engine: EngineKind::Docker,
@@ -146,21 +133,9 @@ impl Engine for DockerEngine {
         let native = Platform::new(&version.os, &version.arch, None);
         let mut platforms = vec![native];
         let mut features = BTreeSet::from([Feature::Load, Feature::Push, Feature::CacheImport]);
-        let control = Control::open(self.control().await?).await;
-        let workers = match control {
-            Ok(control) => control.workers().await.ok(),
-            Err(_) => None,
-        };
-        for record in workers.into_iter().flat_map(|workers| workers.record) {
-            platforms.extend(solve::platforms(&record));
-        }
-        let frontend = self.frontend().await?;
-        if frontend.named_contexts {
-            features.insert(Feature::NamedContexts);
-        }
-        if frontend.mounts {
-            features.extend([Feature::Secrets, Feature::Ssh]);
-        }
+        let (_, emulated) = solve::describe(self).await?;
+        platforms.extend(emulated);
+        features.extend(self.frontend().await?.features());
         let mut seen = BTreeSet::new();
         platforms.retain(|platform| seen.insert(platform.clone()));
         Ok(EngineInfo {
@@ -184,7 +159,9 @@ impl Engine for DockerEngine {
             return Err(self.unsupported("export an image without keeping it"));
         }
         self.version().await?;
-        self.check(request).await?;
+        if let Some(what) = solve::refusal(request, || self.frontend()).await? {
+            return Err(self.unsupported(what));
+        }
         let exporter = Exporter {
             kind: "moby".to_owned(),
             ..Exporter::default()

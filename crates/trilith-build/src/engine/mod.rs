@@ -4,6 +4,7 @@
 //! It builds one image of one platform at a time and knows no levels, keys or plans.
 
 mod address;
+mod buildkit;
 mod docker;
 mod error;
 mod redact;
@@ -20,6 +21,7 @@ use trilith_core::{Digest, Platform, Reference};
 pub use address::{
     AddressError, DEFAULT_DOCKER_SOCKET, EngineAddress, TlsFiles, load_docker_context,
 };
+pub use buildkit::{BuildkitAddress, BuildkitEngine};
 pub use docker::DockerEngine;
 pub use error::EngineError;
 pub use request::{

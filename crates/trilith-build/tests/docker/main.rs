@@ -7,7 +7,10 @@
 )]
 
 mod build;
+mod buildkit;
 mod builds;
 mod failures;
 mod images;
 mod parts;
+mod relay;
+mod trixie;

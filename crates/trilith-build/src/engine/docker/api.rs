@@ -9,7 +9,7 @@ use std::io;
 use std::time::Duration;
 
 use futures_util::{Stream, StreamExt};
-use reqwest::header::{CONNECTION, HeaderMap, UPGRADE};
+use reqwest::header::{CONNECTION, CONTENT_TYPE, HeaderMap, UPGRADE};
 use reqwest::{Client, Method, RequestBuilder, Response, StatusCode, Url};
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
@@ -155,6 +155,17 @@ impl Api {
             doing.failed(&error.to_string(), Kind::Usage)
         })?;
         Ok(self.client.request(method, url))
+    }
+
+    /// Returns a request to `path` that says `what`.
+    pub(in crate::engine) async fn post(
+        &self,
+        path: &str,
+        what: &serde_json::Value,
+    ) -> Result<RequestBuilder, EngineError> {
+        let request = self.request(Method::POST, path).await?;
+        let request = request.header(CONTENT_TYPE, "application/json");
+        Ok(request.body(what.to_string()))
     }
 
     /// Sends `request` and returns the answer, which is a success.
@@ -321,7 +332,7 @@ impl Doing<'_> {
     }
 
     /// Returns that the engine failed.
-    pub(super) fn failed(self, reason: &str, kind: Kind) -> EngineError {
+    pub(in crate::engine) fn failed(self, reason: &str, kind: Kind) -> EngineError {
         EngineError::Failed {
             engine: EngineKind::Docker,
             operation: self.0,

@@ -1,7 +1,6 @@
 //! The images that a Docker Engine keeps: looked at, named, pushed, saved.
 
 use std::collections::{BTreeMap, HashMap};
-use std::io::Write;
 use std::path::Path;
 
 use base64::Engine as _;
@@ -10,14 +9,14 @@ use futures_util::StreamExt;
 use reqwest::Method;
 use serde::Deserialize;
 use serde_json::json;
-use tokio::io::AsyncReadExt as _;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt};
 use trilith_core::{Digest, Platform, Reference};
 use trilith_oci::registry::Credential;
 use trilith_oci::{ImageStore, Kind, Name};
 
 use super::{Api, DockerEngine, Doing};
 use crate::engine::redact::Redactor;
-use crate::engine::solve::kind_of;
+use crate::engine::solve::{NewFile, kind_of};
 use crate::engine::{BuildRequest, BuiltImage, EngineError, Observer, Progress};
 
 /// Bytes of an archive that are sent at once.
@@ -240,29 +239,17 @@ impl DockerEngine {
             .request(Method::GET, &format!("/images/{id}/get"))
             .await?;
         let response = self.api.call(request, doing).await?;
-        let failed = |source| EngineError::Io {
-            operation: "write",
-            path: archive.to_owned(),
-            source,
-        };
-        let directory = match archive.parent() {
-            Some(parent) if !parent.as_os_str().is_empty() => parent,
-            _ => Path::new("."),
-        };
-        let mut file = tempfile::Builder::new()
-            .prefix(".save-")
-            .tempfile_in(directory)
-            .map_err(failed)?;
+        let file = NewFile::beside(archive)?;
+        let mut output = file.open().await?;
         let mut pieces = response.bytes_stream();
         while let Some(piece) = pieces.next().await {
             let piece = piece.map_err(|error| doing.broken(&error))?;
-            let written =
-                tokio::task::spawn_blocking(move || file.write_all(&piece).map(|()| file));
-            let written = written.await.map_err(std::io::Error::other).and_then(|w| w);
-            file = written.map_err(failed)?;
+            let written = output.write_all(&piece).await;
+            written.map_err(|error| file.failed(error))?;
         }
-        file.persist(archive).map_err(|error| failed(error.error))?;
-        Ok(())
+        let written = output.flush().await;
+        written.map_err(|error| file.failed(error))?;
+        file.keep()
     }
 }
 

@@ -1,8 +1,8 @@
 //! The control API of BuildKit: solve, watch, ask.
 
 use bollard_buildkit_proto::moby::buildkit::v1::{
-    BytesMessage, ListWorkersRequest, ListWorkersResponse, SolveRequest, SolveResponse,
-    StatusRequest, StatusResponse,
+    BytesMessage, InfoRequest, InfoResponse, ListWorkersRequest, ListWorkersResponse, SolveRequest,
+    SolveResponse, StatusRequest, StatusResponse,
 };
 use futures_util::Stream;
 use hyper::http::uri::PathAndQuery;
@@ -14,13 +14,13 @@ use tonic_prost::ProstCodec;
 use super::connection::{AnyConnection, Channel};
 
 /// The control API at the other end of a connection.
-pub(in crate::engine) struct Control {
+pub(super) struct Control {
     channel: Channel,
 }
 
 impl Control {
     /// Starts to speak on `connection`.
-    pub(in crate::engine) async fn open(connection: AnyConnection) -> Result<Self, hyper::Error> {
+    pub(super) async fn open(connection: AnyConnection) -> Result<Self, hyper::Error> {
         let channel = Channel::open(connection).await?;
         Ok(Self { channel })
     }
@@ -46,9 +46,15 @@ impl Control {
     }
 
     /// Returns what runs the steps.
-    pub(in crate::engine) async fn workers(&self) -> Result<ListWorkersResponse, Status> {
+    pub(super) async fn workers(&self) -> Result<ListWorkersResponse, Status> {
         let path = "/moby.buildkit.v1.Control/ListWorkers";
         self.ask(path, ListWorkersRequest { filter: Vec::new() })
+            .await
+    }
+
+    /// Returns its version; older ones do not tell.
+    pub(super) async fn info(&self) -> Result<InfoResponse, Status> {
+        self.ask("/moby.buildkit.v1.Control/Info", InfoRequest {})
             .await
     }
 

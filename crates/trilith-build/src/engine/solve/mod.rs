@@ -32,7 +32,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use bollard_buildkit_proto::moby::buildkit::v1::types::WorkerRecord;
 use bollard_buildkit_proto::moby::buildkit::v1::{BytesMessage, SolveRequest};
 use futures_util::StreamExt;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -42,6 +41,8 @@ use trilith_oci::Kind;
 use trilith_oci::registry::RegistryClient;
 
 use self::auth::Logins;
+use self::connection::Task;
+use self::control::Control;
 use self::files::Files;
 use self::receive::Receiver;
 use self::secrets::Secrets;
@@ -50,9 +51,9 @@ use self::ssh::Agents;
 use super::redact::Redactor;
 use super::{BuildRequest, EngineError, EngineKind, Observer};
 
-pub(super) use connection::{AnyConnection, Task};
-pub(super) use control::Control;
-pub(super) use probe::{FrontendFeatures, probe};
+pub(super) use connection::AnyConnection;
+pub(super) use probe::{FrontendFeatures, probe, refusal};
+pub(super) use receive::NewFile;
 
 /// The most bytes of a message, as BuildKit has it.
 const MAX_MESSAGE: usize = 16 << 20;
@@ -131,15 +132,26 @@ pub(super) async fn solve(
     })
 }
 
-/// Returns the platforms of a worker, the machine's own first.
-pub(super) fn platforms(worker: &WorkerRecord) -> impl Iterator<Item = Platform> {
-    worker.platforms.iter().map(|platform| {
-        Platform::new(
-            &platform.os,
-            &platform.architecture,
-            Some(&platform.variant),
-        )
-    })
+/// Returns the version of the BuildKit at `endpoint`, where it tells one, and the platforms of its
+/// workers, the machine's own first.
+pub(super) async fn describe(
+    endpoint: &dyn Endpoint,
+) -> Result<(Option<String>, Vec<Platform>), EngineError> {
+    let asked = async {
+        let control = Control::open(endpoint.control().await?).await?;
+        let workers = control.workers().await?;
+        // Older ones do not know the question.
+        let info = control.info().await.ok();
+        let version = info.and_then(|info| info.buildkit_version);
+        let platforms = workers.record.iter().flat_map(|worker| &worker.platforms);
+        let platforms = platforms.map(|platform| {
+            let variant = Some(platform.variant.as_str());
+            Platform::new(&platform.os, &platform.architecture, variant)
+        });
+        Ok::<_, Unsolved>((version.map(|version| version.version), platforms.collect()))
+    };
+    let asked: Result<_, Unsolved> = asked.await;
+    asked.map_err(|error| error.into_error(endpoint.kind(), &Redactor::default()))
 }
 
 /// Returns what must not show in this build, as far as it is known at its beginning.

@@ -13,7 +13,7 @@ use trilith_oci::registry::RegistryClient;
 use super::session::OwnFailure;
 use super::{Endpoint, Unsolved, frontend, new_session, redactor, run, steps};
 use crate::build_context::BuildContext;
-use crate::engine::{BuildRequest, EngineError, Network};
+use crate::engine::{BuildRequest, EngineError, Feature, Network};
 
 /// What a frontend knows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -22,6 +22,43 @@ pub(in crate::engine) struct FrontendFeatures {
     pub(in crate::engine) named_contexts: bool,
     /// `RUN --mount`.
     pub(in crate::engine) mounts: bool,
+}
+
+impl FrontendFeatures {
+    pub(in crate::engine) fn features(self) -> Vec<Feature> {
+        let mut features = Vec::new();
+        if self.named_contexts {
+            features.push(Feature::NamedContexts);
+        }
+        if self.mounts {
+            features.extend([Feature::Secrets, Feature::Ssh]);
+        }
+        features
+    }
+}
+
+/// Returns what of `request` cannot be done by a frontend with the features that `ask` finds out,
+/// before it fails at it in the middle. It is asked only where it matters.
+pub(in crate::engine) async fn refusal<F>(
+    request: &BuildRequest<'_>,
+    ask: impl FnOnce() -> F + Send,
+) -> Result<Option<&'static str>, EngineError>
+where
+    F: Future<Output = Result<FrontendFeatures, EngineError>> + Send,
+{
+    let mut caches = request.cache_from.iter().chain(request.cache_to);
+    if caches.any(|cache| cache.kind == "local") {
+        return Ok(Some("use a cache in a local directory"));
+    }
+    let mounts = !request.secrets.is_empty() || !request.ssh.is_empty();
+    if request.named_contexts.is_empty() && !mounts {
+        return Ok(None);
+    }
+    let features = ask().await?;
+    if !request.named_contexts.is_empty() && !features.named_contexts {
+        return Ok(Some("put images in place of stages"));
+    }
+    Ok((mounts && !features.mounts).then_some("mount build secrets"))
 }
 
 /// The stage that is replaced cannot be built: the file is not there.
