@@ -29,7 +29,7 @@ impl Podman {
         let dir = new_dir("podman");
         std::os::unix::fs::symlink("/usr/bin/podman", dir.join("podman"))
             .expect("cannot link to `podman`");
-        Self::set_up(dir)
+        Self::set_up(&dir)
     }
 
     /// Sets up an empty Podman of Debian trixie (5.4), in [`crate::trixie_engines`].
@@ -40,11 +40,11 @@ impl Podman {
     pub fn trixie() -> Self {
         let dir = new_dir("podman5");
         trixie::write_script(&dir.join("podman"), "podman");
-        Self::set_up(dir)
+        Self::set_up(&dir)
     }
 
-    fn set_up(dir: PathBuf) -> Self {
-        write_settings(&dir);
+    fn set_up(dir: &Path) -> Self {
+        write_settings(dir);
         fs::write(
             dir.join("cleanup"),
             format!(
@@ -55,11 +55,11 @@ impl Podman {
         .expect("cannot write the cleanup script");
         // On some file systems overlayfs cannot be used; copying works everywhere.
         let works = ["overlay", "vfs"].iter().any(|driver| {
-            write_storage(&dir, driver);
-            run(podman(&dir).arg("info")).status.success()
+            write_storage(dir, driver);
+            run(podman(dir).arg("info")).status.success()
         });
         assert!(works, "podman works neither with overlay nor with vfs");
-        let guard = Guard::without_service(dir.clone(), &podman(&dir));
+        let guard = Guard::without_service(dir.to_owned(), &podman(dir));
         Self { guard }
     }
 
@@ -125,6 +125,7 @@ fn podman(dir: &Path) -> Command {
         .env("CONTAINERS_STORAGE_CONF", dir.join("storage.conf"))
         .env("CONTAINERS_REGISTRIES_CONF", dir.join("registries.conf"))
         .env("REGISTRY_AUTH_FILE", dir.join("auth.json"))
+        .env("PODMAN_IGNORE_CGROUPSV1_WARNING", "1")
         .env_remove("CONTAINER_HOST");
     command
 }
@@ -151,6 +152,8 @@ image_copy_tmp_dir = "{at}/copy"
 
 [network]
 network_config_dir = "{at}/networks"
+# The newer one's default, nftables, is not in every kernel.
+firewall_driver = "iptables"
 "#
     );
     fs::create_dir(dir.join("copy")).expect("cannot create a directory for podman");

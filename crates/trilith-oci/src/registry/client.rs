@@ -11,7 +11,7 @@ use trilith_core::Repository;
 
 use super::auth::Authorization;
 use super::config::{RegistryConfig, Timeouts};
-use super::credentials::Credentials;
+use super::credentials::{Credential, Credentials};
 use super::endpoint::Endpoints;
 use super::exchange::{Answer, Call};
 use super::failure::{Cause, Failure};
@@ -68,6 +68,21 @@ impl RegistryClient {
             host,
             repository.clone(),
         ))
+    }
+
+    /// Returns what proves who we are to `registry` for `repository` (a path, which may be empty),
+    /// for engines that fetch and push by themselves. `None` where no file knows the registry.
+    ///
+    /// # Errors
+    /// A credential file is unreadable, or its helper fails.
+    pub async fn credential(
+        &self,
+        registry: &str,
+        repository: &str,
+    ) -> Result<Option<Credential>, Error> {
+        let endpoint = self.0.endpoints.of(registry)?;
+        let found = self.0.credentials.lookup(&endpoint, repository).await?;
+        Ok(found.credential)
     }
 
     /// Returns what the client did so far.

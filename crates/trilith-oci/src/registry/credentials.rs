@@ -32,9 +32,14 @@ pub enum CredentialSource {
 
 /// What proves who we are to a registry or its token server.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) enum Credential {
+pub enum Credential {
     /// A user name and password (or an access token in its place).
-    Password { username: String, password: Secret },
+    Password {
+        /// The user.
+        username: String,
+        /// The password.
+        password: Secret,
+    },
     /// An OAuth 2 refresh token, which the token server exchanges.
     Identity(Secret),
     /// A bearer token to be sent as it is.

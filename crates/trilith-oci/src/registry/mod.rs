@@ -39,7 +39,7 @@ mod upload;
 
 pub use client::RegistryClient;
 pub use config::{CaCertificates, CredentialPlaces, Observer, Proxies, RegistryConfig, Timeouts};
-pub use credentials::CredentialSource;
+pub use credentials::{Credential, CredentialSource};
 pub use failure::{Account, Cause, Failure, RequestName, RootCause, ServerMessage};
 pub use observe::{Event, Stats};
 pub use repository::RegistryRepository;

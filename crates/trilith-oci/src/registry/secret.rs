@@ -2,6 +2,8 @@
 //!
 //! Passwords and tokens live in this type from where they are read to where they go into
 //! a header. It offers no way to print them.
+//!
+//! Whoever calls [`Secret::expose`] answers for where the text goes.
 
 use std::fmt;
 
@@ -17,7 +19,8 @@ impl Secret {
     }
 
     /// Returns the text itself, for the header or body it is meant for.
-    pub(crate) fn expose(&self) -> &str {
+    #[must_use]
+    pub fn expose(&self) -> &str {
         &self.0
     }
 }
