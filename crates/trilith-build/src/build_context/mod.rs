@@ -24,6 +24,7 @@
 
 mod agent_server;
 mod context;
+mod directory;
 mod error;
 mod ignore_file;
 mod stream;
