@@ -4,18 +4,22 @@
 //! It builds one image of one platform at a time and knows no levels, keys or plans.
 
 mod error;
+mod podman;
+mod redact;
 mod request;
 
 use std::collections::BTreeSet;
 use std::fmt;
-
 use std::path::Path;
 
 use async_trait::async_trait;
 use trilith_core::{Digest, Platform, Reference};
 
 pub use error::EngineError;
-pub use request::{BuildRequest, BuildSecret, CacheEntry, NamedContext, SecretSource, SshAgent};
+pub use podman::{Podman, PodmanOptions};
+pub use request::{
+    BuildRequest, BuildSecret, CacheEntry, NamedContext, Network, SecretSource, SshAgent,
+};
 
 /// Which engine.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]

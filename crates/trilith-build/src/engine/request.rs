@@ -30,6 +30,8 @@ pub struct BuildRequest<'a> {
     pub ssh: &'a [SshAgent],
     /// Lines of `/etc/hosts` of the steps: name, and address or `host-gateway`.
     pub extra_hosts: &'a [(String, String)],
+    /// Which network the steps see.
+    pub network: Network,
     /// Where cached layers may come from.
     pub cache_from: &'a [CacheEntry],
     /// Where the cache is written to.
@@ -38,6 +40,18 @@ pub struct BuildRequest<'a> {
     pub no_cache: bool,
     /// Whether base images are asked for again where the engine has one of that name.
     pub pull: bool,
+}
+
+/// Which network steps see.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Network {
+    /// What the engine gives them.
+    #[default]
+    Default,
+    /// None.
+    None,
+    /// That of the machine.
+    Host,
 }
 
 /// An image in place of a stage.

@@ -85,6 +85,14 @@ impl RegistryClient {
         Ok(found.credential)
     }
 
+    /// Returns whether `registry` is spoken to over plain HTTP, for engines that fetch and push
+    /// by themselves. What is no registry is not.
+    #[must_use]
+    pub fn is_plain(&self, registry: &str) -> bool {
+        let endpoint = self.0.endpoints.of(registry);
+        endpoint.is_ok_and(|endpoint| endpoint.base.scheme() == "http")
+    }
+
     /// Returns what the client did so far.
     #[must_use]
     pub fn stats(&self) -> Stats {
