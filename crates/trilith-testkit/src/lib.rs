@@ -23,6 +23,7 @@ mod podman;
 mod project;
 mod proxy;
 mod registry;
+mod trixie;
 
 pub use command::{
     TIME_LIMIT, assert_failure, assert_success, run, run_within, skopeo, stdout_of, umoci,
@@ -36,3 +37,4 @@ pub use podman::Podman;
 pub use project::{Project, pypi_sdist};
 pub use proxy::{Fault, FaultProxy, Rule};
 pub use registry::{Manifest, Registry, RegistryOptions};
+pub use trixie::trixie_engines;

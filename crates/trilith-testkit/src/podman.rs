@@ -1,15 +1,17 @@
-//! A private Podman (Debian's, 4.3): images, containers and settings of its own.
+//! A private Podman (4.3 or 5.4): images, containers and settings of its own.
 //!
 //! There is no daemon to start; what is guarded are its containers, mounts and directories.
 //! The settings suit a machine without systemd and without the right to raise limits, which
 //! Podman by default tries. Containers have no network unless asked for. It needs root.
 
+use std::ffi::OsStr;
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use crate::command::{assert_success, run, stdout_of};
 use crate::guard::{Guard, new_dir};
+use crate::trixie;
 
 /// A private Podman; its containers are ended and everything removed when dropped or when the test's process ends.
 #[derive(Debug)]
@@ -18,26 +20,46 @@ pub struct Podman {
 }
 
 impl Podman {
-    /// Sets up an empty Podman.
+    /// Sets up an empty Podman, this machine's (4.3 on Debian bookworm).
     ///
     /// # Panics
     /// When `podman` is not installed or can use neither of its storage drivers.
     #[must_use]
     pub fn new() -> Self {
         let dir = new_dir("podman");
-        write_settings(&dir);
+        std::os::unix::fs::symlink("/usr/bin/podman", dir.join("podman"))
+            .expect("cannot link to `podman`");
+        Self::set_up(&dir)
+    }
+
+    /// Sets up an empty Podman of Debian trixie (5.4), in [`crate::trixie_engines`].
+    ///
+    /// # Panics
+    /// When trixie cannot be fetched, or its Podman can use neither of its storage drivers.
+    #[must_use]
+    pub fn trixie() -> Self {
+        let dir = new_dir("podman5");
+        trixie::write_script(&dir.join("podman"), "podman");
+        Self::set_up(&dir)
+    }
+
+    fn set_up(dir: &Path) -> Self {
+        write_settings(dir);
         fs::write(
             dir.join("cleanup"),
-            "podman rm --all --force --time 0; podman system reset --force",
+            format!(
+                "{0} rm --all --force --time 0; {0} system reset --force",
+                dir.join("podman").display()
+            ),
         )
         .expect("cannot write the cleanup script");
         // On some file systems overlayfs cannot be used; copying works everywhere.
         let works = ["overlay", "vfs"].iter().any(|driver| {
-            write_storage(&dir, driver);
-            run(podman(&dir).arg("info")).status.success()
+            write_storage(dir, driver);
+            run(podman(dir).arg("info")).status.success()
         });
         assert!(works, "podman works neither with overlay nor with vfs");
-        let guard = Guard::without_service(dir.clone(), &podman(&dir));
+        let guard = Guard::without_service(dir.to_owned(), &podman(dir));
         Self { guard }
     }
 
@@ -45,6 +67,29 @@ impl Podman {
     #[must_use]
     pub fn podman(&self) -> Command {
         podman(self.guard.dir())
+    }
+
+    /// Returns the program; it needs [`Self::environment`].
+    #[must_use]
+    pub fn program(&self) -> PathBuf {
+        self.guard.dir().join("podman")
+    }
+
+    /// Returns the variables that make it the private one, `None` for those to be removed.
+    #[must_use]
+    pub fn environment(&self) -> Vec<(String, Option<String>)> {
+        let text = |value: &OsStr| value.to_str().expect("a path is UTF-8").to_owned();
+        let command = self.podman();
+        let variables = command.get_envs();
+        variables
+            .map(|(name, value)| (text(name), value.map(text)))
+            .collect()
+    }
+
+    /// Returns the directory of everything it keeps.
+    #[must_use]
+    pub fn dir(&self) -> &Path {
+        self.guard.dir()
     }
 
     /// Pulls `reference` over plain HTTP.
@@ -74,12 +119,13 @@ impl Default for Podman {
 
 /// Returns `podman` with the settings in `dir`.
 fn podman(dir: &Path) -> Command {
-    let mut command = Command::new("podman");
+    let mut command = Command::new(dir.join("podman"));
     command
         .env("CONTAINERS_CONF", dir.join("containers.conf"))
         .env("CONTAINERS_STORAGE_CONF", dir.join("storage.conf"))
         .env("CONTAINERS_REGISTRIES_CONF", dir.join("registries.conf"))
         .env("REGISTRY_AUTH_FILE", dir.join("auth.json"))
+        .env("PODMAN_IGNORE_CGROUPSV1_WARNING", "1")
         .env_remove("CONTAINER_HOST");
     command
 }
@@ -106,6 +152,8 @@ image_copy_tmp_dir = "{at}/copy"
 
 [network]
 network_config_dir = "{at}/networks"
+# The newer one's default, nftables, is not in every kernel.
+firewall_driver = "iptables"
 "#
     );
     fs::create_dir(dir.join("copy")).expect("cannot create a directory for podman");

@@ -108,6 +108,22 @@ fn podman_runs_what_is_made_here() {
 }
 
 #[test]
+fn a_newer_podman_runs_what_is_made_here() {
+    let registry = Registry::start(RegistryOptions::default());
+    let image = busybox_image(&registry, "oci:1", &ImageOptions::default());
+    let podman = Podman::trixie();
+    podman.pull(&image.reference);
+    let said = podman.run(&image.reference, &["cat", "/etc/motd"]);
+    assert_eq!(said, "welcome back");
+    let version = stdout_of(podman.podman().arg("--version"));
+    assert!(version.contains(" 5.4."), "{version}");
+    let dir = podman.dir().to_owned();
+    drop(podman);
+    assert_eq!(mounts(dir.to_str().unwrap()), Vec::<String>::new());
+    assert!(!dir.exists());
+}
+
+#[test]
 fn images_are_the_same_every_time_and_say_what_they_are() {
     let registry = Registry::start(RegistryOptions::default());
     let options = ImageOptions::multi_platform(Format::Oci);

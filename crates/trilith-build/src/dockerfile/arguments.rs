@@ -29,11 +29,16 @@ pub(super) fn automatic(name: &str, platform: &Platform) -> Option<Variable> {
         "TARGETOSVERSION" => String::new(),
         "TARGETARCH" => platform.architecture().to_owned(),
         "TARGETVARIANT" => platform.variant().unwrap_or_default().to_owned(),
-        "BUILDPLATFORM" | "BUILDOS" | "BUILDOSVERSION" | "BUILDARCH" | "BUILDVARIANT"
-        | "TARGETSTAGE" => return Some(Variable::Unknown),
+        _ if name == "TARGETSTAGE" || is_of_the_builder(name) => return Some(Variable::Unknown),
         _ => return None,
     };
     Some(Variable::Set(value))
+}
+
+/// Returns whether `name` is `BUILDPLATFORM` or one of its parts.
+pub(super) fn is_of_the_builder(name: &str) -> bool {
+    let part = name.strip_prefix("BUILD");
+    part.is_some_and(|part| matches!(part, "PLATFORM" | "OS" | "OSVERSION" | "ARCH" | "VARIANT"))
 }
 
 /// Returns whether the engine uses `name` although no stage declares it: proxies, which change

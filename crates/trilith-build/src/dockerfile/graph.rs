@@ -76,6 +76,16 @@ impl<'d> StageGraph<'d> {
         }
     }
 
+    /// Returns whether the `FROM` of stage number `stage` names a platform of its own.
+    ///
+    /// # Panics
+    /// When there is no such stage.
+    #[must_use]
+    pub fn has_platform(&self, stage: usize) -> bool {
+        let from = self.dockerfile.from(&self.dockerfile.stages()[stage]);
+        from.is_some_and(|from| from.platform.is_some())
+    }
+
     /// Returns stage number `target` and all stages it depends on, except those that only the
     /// stages in `replaced` need.
     ///

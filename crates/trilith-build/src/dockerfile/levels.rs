@@ -9,11 +9,10 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use trilith_core::{Input, Level, Platform, Reference};
 
-use super::arguments::BuildArguments;
+use super::arguments::{self, BuildArguments};
 use super::context_files::ContextFiles;
 use super::cut;
 use super::error::{CutError, LevelsError};
-use super::expand;
 use super::facts::{self, LevelFacts};
 use super::file::{Dockerfile, Stage};
 use super::graph::StageGraph;
@@ -254,8 +253,8 @@ fn check(graph: &StageGraph<'_>, named: &[&Stage; 3]) -> Result<(), LevelsError>
             source,
         })?;
         let builder = |platform: &&str| {
-            expand::names(platform, graph.dockerfile.directives.escape)
-                .is_none_or(|names| names.iter().any(|name| name.starts_with("BUILD")))
+            arguments::global_names(graph.dockerfile, platform)
+                .is_none_or(|names| names.iter().any(|name| arguments::is_of_the_builder(name)))
         };
         if let Some(platform) = platform.filter(builder) {
             return Err(LevelsError::Platform {

@@ -7,6 +7,7 @@ mod address;
 mod buildkit;
 mod docker;
 mod error;
+mod podman;
 mod redact;
 mod request;
 mod solve;
@@ -24,6 +25,7 @@ pub use address::{
 pub use buildkit::{BuildkitAddress, BuildkitEngine};
 pub use docker::DockerEngine;
 pub use error::EngineError;
+pub use podman::{Podman, PodmanOptions};
 pub use request::{
     BuildRequest, BuildSecret, CacheEntry, NamedContext, Network, SecretSource, SshAgent,
 };

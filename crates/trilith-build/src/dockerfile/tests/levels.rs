@@ -340,6 +340,32 @@ fn refused() {
 }
 
 #[test]
+fn levels_for_the_platform_of_the_builder() {
+    for (arguments, platform, refused) in [
+        ("", "$BUILDPLATFORM", true),
+        ("", "${BUILDOS}/amd64", true),
+        ("ARG WHERE=$BUILDPLATFORM", "$WHERE", true),
+        ("ARG ARCH=$BUILDARCH\nARG WHERE=linux/$ARCH", "$WHERE", true),
+        ("ARG WHERE=linux/amd64", "$WHERE", false),
+        ("ARG BUILD_ON=linux/amd64", "$BUILD_ON", false),
+        ("", "$TARGETPLATFORM", false),
+    ] {
+        let text = format!(
+            "{arguments}\nFROM x AS base\nFROM base AS deps\n\
+             FROM --platform={platform} base AS top\nCOPY --from=deps / /\n"
+        );
+        let dockerfile = Dockerfile::parse(&text).unwrap();
+        let platforms = BTreeSet::from(["linux/amd64".parse().unwrap()]);
+        let stages = names("base", "deps", "top");
+        let resolved = StageLevels::resolve(&dockerfile, &stages, &map(&[]), &platforms);
+        let message = resolved.err().map(|error| error.to_string());
+        let expected =
+            format!("stage `top` of level `source` is built for `{platform}`, not for the target");
+        assert_eq!(message, refused.then_some(expected), "{text}");
+    }
+}
+
+#[test]
 fn the_format_is_pinned() {
     let dockerfile = Dockerfile::parse(CHAIN).unwrap();
     let levels = resolve(&dockerfile, &[("EXTRA", "x")]).unwrap();
