@@ -282,35 +282,35 @@ fn transfer(
     }
 }
 
-/// Writes image manifests side by side, then, one by one, what names other manifests.
-///
-/// An artifact's subject comes first for the sake of registries without referrers, where
-/// its entry in a shared index is read and written back and must not be raced for.
+/// Writes image manifests side by side, then, one by one, what names other manifests, then
+/// artifacts side by side: not every registry takes one whose subject it does not have.
 async fn publish_manifests(
     destination: &dyn ImageStore,
     manifests: &[RawManifest],
     concurrency: NonZeroUsize,
 ) -> Result<(), Error> {
-    let mut images = Vec::new();
-    let mut rest = Vec::new();
+    let (mut images, mut indexes, mut artifacts) = (Vec::new(), Vec::new(), Vec::new());
     for manifest in manifests {
-        let is_leaf = !media_type::is_index(&manifest.descriptor.media_type)
-            && Links::parse(manifest)?.subject.is_none();
-        if is_leaf {
-            images.push(manifest);
+        if Links::parse(manifest)?.subject.is_some() {
+            artifacts.push(manifest);
+        } else if media_type::is_index(&manifest.descriptor.media_type) {
+            indexes.push(manifest);
         } else {
-            rest.push(manifest);
+            images.push(manifest);
         }
     }
-    stream::iter(images)
-        .map(|manifest| destination.push_manifest(manifest))
-        .buffer_unordered(concurrency.get())
-        .try_collect::<()>()
-        .await?;
-    for manifest in rest {
-        destination.push_manifest(manifest).await?;
+    let together = async |manifests: Vec<&RawManifest>| {
+        stream::iter(manifests)
+            .map(|manifest| destination.push_manifest(manifest))
+            .buffer_unordered(concurrency.get())
+            .try_collect::<()>()
+            .await
+    };
+    together(images).await?;
+    for index in indexes {
+        destination.push_manifest(index).await?;
     }
-    Ok(())
+    together(artifacts).await
 }
 
 #[cfg(test)]

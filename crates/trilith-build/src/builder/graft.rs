@@ -41,16 +41,20 @@ impl Builder for GraftBuilder {
             target,
             options,
         } = job;
-        let work = async {
-            let ground = match from {
-                BuildFrom::Base => base_ground(loaded, target).await?,
+        let ground = async {
+            match from {
+                BuildFrom::Base => base_ground(loaded, target).await,
                 BuildFrom::Level(level, digest) => {
-                    level_ground(loaded, target, *level, digest).await?
+                    level_ground(loaded, target, *level, digest).await
                 }
-            };
-            let layers = ensure_layers(context, loaded, ground.level, options.compression).await?;
-            Ok((ground, layers))
+            }
         };
+        let level = match from {
+            BuildFrom::Base => None,
+            BuildFrom::Level(level, _) => Some(*level),
+        };
+        let layers = ensure_layers(context, loaded, level, options.compression);
+        let work = Box::pin(async { tokio::try_join!(ground, layers) });
         let (ground, layers) = unless_interrupted(options, work).await?;
         let levels = graft_levels(loaded, &ground, &layers)?;
         let source = levels.last().map(|built| &built.images[0].1);

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use tokio::sync::Semaphore;
 use tokio::time::Instant;
+use trilith_core::Digest;
 
 use super::auth::Auth;
 use super::endpoint::Endpoint;
@@ -21,8 +22,9 @@ pub(crate) struct Host {
     pub(crate) requests: Semaphore,
     /// Uploads under way. Apart from `requests`, since what an upload reads from may need one.
     pub(crate) uploads: Semaphore,
-    /// Held while the list of an image's referrers is read, changed and written.
-    pub(crate) referrers: tokio::sync::Mutex<()>,
+    /// One is held while the list of an image's referrers is read, changed and written: the same
+    /// for the same image.
+    referrers: [tokio::sync::Mutex<()>; 16],
     paused_until: Mutex<Option<Instant>>,
 }
 
@@ -33,9 +35,17 @@ impl Host {
             auth: Auth::default(),
             requests: Semaphore::new(concurrency),
             uploads: Semaphore::new(concurrency),
-            referrers: tokio::sync::Mutex::new(()),
+            referrers: Default::default(),
             paused_until: Mutex::new(None),
         }
+    }
+
+    /// Waits until nobody else in this process changes the list of the referrers of `subject`.
+    pub(crate) async fn referrers_turn(&self, subject: &Digest) -> tokio::sync::MutexGuard<'_, ()> {
+        let digit = subject.hex().chars().next().and_then(|c| c.to_digit(16));
+        self.referrers[digit.unwrap_or_default() as usize]
+            .lock()
+            .await
     }
 
     /// Holds back all requests for `delay`.

@@ -221,7 +221,7 @@ pub(crate) async fn register(
     let digest = &subject.digest;
     let entry = entry(manifest, &referrer);
     let tag = tag_of(digest)?;
-    let _turn = repository.host().referrers.lock().await;
+    let _turn = repository.host().referrers_turn(digest).await;
     for _ in 0..MAX_ROUNDS {
         let list = load(repository, digest).await?;
         let Some(changed) = with_entry(list.as_ref(), &entry, &object(repository, digest))? else {
