@@ -14,6 +14,9 @@ use crate::cache::cached;
 use crate::command::{assert_success, run};
 use crate::guard::{Guard, new_dir};
 
+/// What the daemons say that `host-gateway` stands for.
+pub const HOST_GATEWAY: &str = "192.0.2.1";
+
 /// A running daemon; stopped, with its containers, and removed when dropped or when the test's process ends.
 #[derive(Debug)]
 pub struct Dockerd {
@@ -82,6 +85,7 @@ impl Dockerd {
             .arg("--host")
             .arg(host(&dir))
             .args(["--iptables=false", "--ip6tables=false", "--bridge=none"])
+            .arg(format!("--host-gateway-ip={HOST_GATEWAY}"))
             .args(["--log-level", "warn", "--shutdown-timeout", "5"]);
         let guard = Guard::start(dir, &service);
         let dockerd = Self { guard };
