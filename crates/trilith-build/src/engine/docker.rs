@@ -37,6 +37,7 @@ pub struct DockerEngine {
     version: OnceCell<Version>,
     has_buildkit: OnceCell<bool>,
     frontend: OnceCell<FrontendFeatures>,
+    is_containerd: OnceCell<bool>,
 }
 
 /// What an engine is.
@@ -49,6 +50,14 @@ struct Version {
     arch: String,
     #[serde(default)]
     components: Vec<Component>,
+}
+
+/// What an engine says of itself.
+#[derive(Deserialize)]
+#[serde(rename_all = "PascalCase")]
+struct Info {
+    #[serde(default)]
+    driver_status: Option<Vec<[String; 2]>>,
 }
 
 #[derive(Clone, Debug, Deserialize)]
@@ -76,6 +85,7 @@ impl DockerEngine {
             version: OnceCell::new(),
             has_buildkit: OnceCell::new(),
             frontend: OnceCell::new(),
+            is_containerd: OnceCell::new(),
         })
     }
 
@@ -110,6 +120,28 @@ impl DockerEngine {
     async fn frontend(&self) -> Result<FrontendFeatures, EngineError> {
         let ask = || solve::probe(self, &self.registry);
         self.frontend.get_or_try_init(ask).await.copied()
+    }
+
+    /// Returns whether images are kept by containerd. BuildKit has all its exporters then.
+    async fn is_containerd(&self) -> Result<bool, EngineError> {
+        let ask = || async {
+            let request = self.api.request(Method::GET, "/info").await?;
+            let info: Info = self.api.get(request, Doing("ask", "/info")).await?;
+            let mut status = info.driver_status.into_iter().flatten();
+            Ok(status.any(|[_, value]| value.starts_with("io.containerd.snapshotter.")))
+        };
+        self.is_containerd.get_or_try_init(ask).await.copied()
+    }
+
+    /// Returns what of `request` the engine's BuildKit cannot do.
+    async fn refusal(
+        &self,
+        request: &BuildRequest<'_>,
+    ) -> Result<Option<&'static str>, EngineError> {
+        match solve::refused_caches(request) {
+            Some(what) if !self.is_containerd().await? => Ok(Some(what)),
+            _ => solve::refusal(request, || self.frontend()).await,
+        }
     }
 
     async fn build_with_buildkit(
@@ -180,6 +212,9 @@ impl Engine for DockerEngine {
             let (_, emulated) = solve::describe(self).await?;
             platforms.extend(emulated);
             features.extend(self.frontend().await?.features());
+            if self.is_containerd().await? {
+                features.insert(Feature::CacheExport);
+            }
         }
         let mut seen = BTreeSet::new();
         platforms.retain(|platform| seen.insert(platform.clone()));
@@ -205,7 +240,7 @@ impl Engine for DockerEngine {
         }
         let native = self.version().await?.platform();
         let id = if self.has_buildkit().await? {
-            if let Some(what) = solve::refusal(request, || self.frontend()).await? {
+            if let Some(what) = self.refusal(request).await? {
                 return Err(self.unsupported(what));
             }
             self.build_with_buildkit(request, observer).await?

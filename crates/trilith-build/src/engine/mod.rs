@@ -116,7 +116,8 @@ pub struct BuiltImage {
 /// Something that happens during a build.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Progress {
-    /// A step began; or is known to be cached, and then ends at once.
+    /// A step began; or is known to be cached, and then ends at once. It can begin again after
+    /// its end, as when its layers are fetched from a cache one by one.
     Started {
         /// Unique within the build.
         step: u64,

@@ -7,8 +7,8 @@ use std::path::Path;
 use std::sync::OnceLock;
 
 use trilith_build::engine::{
-    BuildkitAddress, BuildkitEngine, BuiltImage, Engine, EngineAddress, EngineError, EngineKind,
-    Export, Feature, NamedContext,
+    BuildkitAddress, BuildkitEngine, BuiltImage, CacheEntry, Engine, EngineAddress, EngineError,
+    EngineKind, Export, Feature, NamedContext,
 };
 use trilith_core::Digest;
 use trilith_testkit::{Dockerd, DockerdOptions, Release};
@@ -20,13 +20,13 @@ use crate::relay::{Passes, Relay};
 /// Returns an engine that keeps images in containerd, as then its BuildKit has all exporters.
 fn parts() -> &'static Parts {
     static PARTS: OnceLock<Parts> = OnceLock::new();
-    PARTS.get_or_init(|| {
-        Parts::start(|| {
-            Dockerd::start_with(DockerdOptions {
-                release: Release::Trixie,
-                containerd_store: true,
-            })
-        })
+    PARTS.get_or_init(|| Parts::start(containerd))
+}
+
+fn containerd() -> Dockerd {
+    Dockerd::start_with(DockerdOptions {
+        release: Release::Trixie,
+        containerd_store: true,
     })
 }
 
@@ -154,6 +154,61 @@ async fn images_replace_stages() {
         !format!("{:?}", told.all()).contains("RUN date"),
         "{:?}",
         told.all()
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn layers_come_from_a_local_directory() {
+    let parts = parts();
+    let relay = Relay::start(&parts.docker.host(), Passes::BuildKit);
+    let directory = tempfile::tempdir().unwrap();
+    let cache = directory.path().join("cache");
+    let entry = |option: &str, more: &[(&str, &str)]| CacheEntry {
+        kind: "local".to_owned(),
+        options: [(option, cache.to_str().unwrap())]
+            .iter()
+            .chain(more)
+            .map(|(name, value)| ((*name).to_owned(), (*value).to_owned()))
+            .collect(),
+    };
+    let mut build = Build::new(&format!("FROM {}\nRUN date +%s%N > /when\n", parts.base));
+    build.file("unused", "");
+    // What is not there yet is no cache.
+    build.cache_from = vec![entry("src", &[])];
+    build.cache_to = vec![entry("dest", &[("mode", "max")])];
+    let reference = parts.reference("acme/cached:1");
+    let export = Export::Push(&reference);
+    let first = build
+        .export(&at(&relay), export, &Told::default())
+        .await
+        .unwrap();
+    let listed = fs::read_to_string(cache.join("index.json")).unwrap();
+    assert!(listed.contains("\"latest\""), "{listed}");
+
+    // Another engine, which has built nothing yet.
+    let other = Parts::start(containerd);
+    build.cache_to.clear();
+    let engine = other.engine();
+    build.run(&engine, &Told::default()).await.unwrap();
+    // What it has now it can only have from there.
+    let relay = Relay::start(&other.docker.host(), Passes::BuildKit);
+    let second = build
+        .export(&at(&relay), export, &Told::default())
+        .await
+        .unwrap();
+    let layers = |id: &Digest| {
+        let manifest = parts.registry.manifest("acme/cached", id.as_str()).unwrap();
+        manifest.json()["layers"].clone()
+    };
+    assert_eq!(layers(&first.id), layers(&second.id));
+    assert!(
+        engine
+            .info()
+            .await
+            .unwrap()
+            .capabilities
+            .features
+            .contains(&Feature::CacheExport)
     );
 }
 

@@ -4,32 +4,33 @@ use std::collections::HashMap;
 
 use bollard_buildkit_proto::moby::buildkit::v1::{CacheOptions, CacheOptionsEntry, SolveRequest};
 
+use super::cache::Caches;
 use super::files::DOCKERFILE_NAME;
 use crate::engine::{BuildRequest, CacheEntry, Network};
 
 /// The frontend that is built into BuildKit.
 const FRONTEND: &str = "dockerfile.v0";
 
-/// Returns the request to build `request`, without a session and an exporter.
-pub(super) fn solve_request(request: &BuildRequest<'_>) -> SolveRequest {
+/// Returns the request to build `request` with `caches`, without a session and an exporter.
+pub(super) fn solve_request(request: &BuildRequest<'_>, caches: &Caches) -> SolveRequest {
     SolveRequest {
         frontend: FRONTEND.to_owned(),
-        frontend_attrs: attributes(request),
+        frontend_attrs: attributes(request, caches),
         entitlements: match request.network {
             // BuildKit wants to hear it twice.
             Network::Host => vec!["network.host".to_owned()],
             Network::Default | Network::None => Vec::new(),
         },
         cache: Some(CacheOptions {
-            exports: entries(request.cache_to),
-            imports: entries(request.cache_from),
+            exports: entries(&caches.to),
+            imports: entries(&caches.from),
             ..CacheOptions::default()
         }),
         ..SolveRequest::default()
     }
 }
 
-fn attributes(request: &BuildRequest<'_>) -> HashMap<String, String> {
+fn attributes(request: &BuildRequest<'_>, caches: &Caches) -> HashMap<String, String> {
     let mut attributes = HashMap::from([
         ("filename".to_owned(), DOCKERFILE_NAME.to_owned()),
         ("platform".to_owned(), request.platform.to_string()),
@@ -67,8 +68,8 @@ fn attributes(request: &BuildRequest<'_>) -> HashMap<String, String> {
     if request.pull {
         set("image-resolve-mode".to_owned(), "pull".to_owned());
     }
-    if !request.cache_from.is_empty() {
-        set("cache-imports".to_owned(), json(request.cache_from));
+    if !caches.from.is_empty() {
+        set("cache-imports".to_owned(), json(&caches.from));
     }
     attributes
 }

@@ -9,13 +9,16 @@
 //! | `connection` | HTTP/2 and gRPC over any connection |
 //! | `control` | the API: solve, status, session, workers |
 //! | `session` | the service that BuildKit asks |
-//! | `files`, `auth`, `secrets`, `ssh`, `receive` | what it asks for |
+//! | `files`, `auth`, `secrets`, `ssh`, `receive`, `content` | what it asks for |
+//! | `cache` | caches in directories of this machine |
 //! | `frontend` | what the Dockerfile frontend is told |
 //! | `steps` | what happens meanwhile |
 //! | `probe` | what the frontend can do |
 
 mod auth;
+mod cache;
 mod connection;
+mod content;
 mod control;
 mod files;
 mod frontend;
@@ -41,6 +44,7 @@ use trilith_oci::Kind;
 use trilith_oci::registry::RegistryClient;
 
 use self::auth::Logins;
+use self::cache::Caches;
 use self::connection::Task;
 use self::control::Control;
 use self::files::Files;
@@ -51,6 +55,7 @@ use self::ssh::Agents;
 use super::redact::Redactor;
 use super::{BuildRequest, EngineError, EngineKind, Observer};
 
+pub(super) use cache::refused_caches;
 pub(super) use connection::AnyConnection;
 pub(super) use probe::{FrontendFeatures, probe, refusal};
 pub(super) use receive::NewFile;
@@ -114,13 +119,18 @@ pub(super) async fn solve(
     observer: Observer<'_>,
 ) -> Result<Solved, EngineError> {
     let redactor = redactor(request);
-    let mut solve = frontend::solve_request(request);
+    let failure = OwnFailure::default();
+    let caches = Caches::prepare(request.cache_from, request.cache_to, &failure)?;
+    let mut solve = frontend::solve_request(request, &caches);
     solve.exporter_deprecated = exporter.kind;
     solve.exporter_attrs_deprecated = exporter.attributes;
-    let failure = OwnFailure::default();
-    let session = new_session(registry, request, exporter.file, &redactor, &failure);
+    let file = exporter.file;
+    let session = new_session(registry, request, file, &caches, &redactor, &failure);
     let mut steps = steps::Steps::new(observer, redactor.clone());
     let solved = run(endpoint, session, solve, &mut steps).await;
+    if let Ok(solved) = &solved {
+        caches.finish(solved.0.get("cache.manifest"))?;
+    }
     solved.map_err(|error| {
         let own = failure.take();
         own.or_else(|| {
@@ -182,6 +192,7 @@ fn new_session(
     registry: &RegistryClient,
     request: &BuildRequest<'_>,
     file: Option<PathBuf>,
+    caches: &Caches,
     redactor: &Redactor,
     failure: &OwnFailure,
 ) -> Session {
@@ -206,6 +217,7 @@ fn new_session(
             path,
             failure: failure.clone(),
         }),
+        stores: caches.stores.clone(),
     }
 }
 

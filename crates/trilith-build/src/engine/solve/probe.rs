@@ -10,6 +10,7 @@ use std::sync::Arc;
 use trilith_core::Platform;
 use trilith_oci::registry::RegistryClient;
 
+use super::cache::Caches;
 use super::session::OwnFailure;
 use super::{Endpoint, Unsolved, frontend, new_session, redactor, run, steps};
 use crate::build_context::BuildContext;
@@ -46,10 +47,6 @@ pub(in crate::engine) async fn refusal<F>(
 where
     F: Future<Output = Result<FrontendFeatures, EngineError>> + Send,
 {
-    let mut caches = request.cache_from.iter().chain(request.cache_to);
-    if caches.any(|cache| cache.kind == "local") {
-        return Ok(Some("use a cache in a local directory"));
-    }
     let mounts = !request.secrets.is_empty() || !request.ssh.is_empty();
     if request.named_contexts.is_empty() && !mounts {
         return Ok(None);
@@ -108,7 +105,8 @@ async fn knows(
         no_cache: false,
         pull: false,
     };
-    let mut solve = frontend::solve_request(&request);
+    let caches = Caches::default();
+    let mut solve = frontend::solve_request(&request, &caches);
     // The platform of the machine is the one that surely is there.
     solve.frontend_attrs.remove("platform");
     if let Some((name, value)) = attribute {
@@ -117,7 +115,8 @@ async fn knows(
             .insert(name.to_owned(), value.to_owned());
     }
     let redactor = redactor(&request);
-    let session = new_session(registry, &request, None, &redactor, &OwnFailure::default());
+    let failure = OwnFailure::default();
+    let session = new_session(registry, &request, None, &caches, &redactor, &failure);
     let mut steps = steps::Steps::new(&|_| (), redactor.clone());
     match Box::pin(run(endpoint, session, solve, &mut steps)).await {
         Ok(_) => Ok(true),

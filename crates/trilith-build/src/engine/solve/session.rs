@@ -23,6 +23,7 @@ use tonic_prost::ProstCodec;
 
 use super::auth::Logins;
 use super::connection::AnyConnection;
+use super::content::{InfoResponse, Stores};
 use super::files::Files;
 use super::receive::Receiver;
 use super::secrets::Secrets;
@@ -40,6 +41,7 @@ pub(super) struct Session {
     pub(super) secrets: Secrets,
     pub(super) agents: Agents,
     pub(super) receiver: Option<Receiver>,
+    pub(super) stores: Stores,
 }
 
 /// The first failure of this side, which explains what BuildKit says afterwards.
@@ -104,6 +106,10 @@ impl Session {
             "/moby.buildkit.secrets.v1.Secrets/GetSecret",
             "/moby.sshforward.v1.SSH/CheckAgent",
             "/moby.sshforward.v1.SSH/ForwardAgent",
+            "/containerd.services.content.v1.Content/Info",
+            "/containerd.services.content.v1.Content/Read",
+            "/containerd.services.content.v1.Content/Update",
+            "/containerd.services.content.v1.Content/Write",
         ];
         always.into_iter().chain(receives)
     }
@@ -151,6 +157,24 @@ impl Session {
                 }
                 None => Status::unimplemented("nothing is received").into_http(),
             },
+            "/containerd.services.content.v1.Content/Info" => {
+                unary(request, |request| self.stores.info(request)).await
+            }
+            "/containerd.services.content.v1.Content/Read" => {
+                let mut grpc = Grpc::new(ProstCodec::new());
+                let read = Method(|request| self.stores.read(request));
+                grpc.server_streaming(read, request).await
+            }
+            // Labels are not kept; they matter to those who collect garbage.
+            "/containerd.services.content.v1.Content/Update" => {
+                unary(request, |request: Request<InfoResponse>| {
+                    ready(Ok(Response::new(request.into_inner())))
+                })
+                .await
+            }
+            "/containerd.services.content.v1.Content/Write" => {
+                streaming(request, |request| ready(self.stores.write(request))).await
+            }
             _ => Status::unimplemented(format!("`{path}` is not offered")).into_http(),
         }
     }

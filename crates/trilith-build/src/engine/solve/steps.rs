@@ -55,8 +55,14 @@ impl<'a> Steps<'a> {
 
     /// Takes what BuildKit tells.
     pub(super) fn take(&mut self, news: StatusResponse) {
-        for vertex in &news.vertexes {
-            self.vertex(vertex);
+        for (index, vertex) in news.vertexes.iter().enumerate() {
+            let mut later = news.vertexes[index + 1..].iter();
+            let goes_on = later.any(|other| other.digest == vertex.digest);
+            // Done, and taken up again at once: that is no end.
+            let is_end = vertex.cached || !vertex.error.is_empty() || !goes_on;
+            if vertex.completed.is_none() || is_end {
+                self.vertex(vertex);
+            }
         }
         for status in news.statuses {
             self.status(status);
