@@ -347,7 +347,7 @@ async fn wait_for(flag: &AtomicBool) {
 }
 
 /// Returns the processes whose command lines have `text` in them, zombies apart.
-fn processes(text: &str) -> Vec<PathBuf> {
+pub(crate) fn processes(text: &str) -> Vec<PathBuf> {
     let entries = std::fs::read_dir("/proc").unwrap();
     let paths = entries.filter_map(|entry| Some(entry.ok()?.path()));
     paths

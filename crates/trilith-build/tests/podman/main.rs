@@ -7,3 +7,4 @@ mod builds;
 mod failures;
 mod images;
 mod parts;
+mod rootless;

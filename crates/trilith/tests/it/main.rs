@@ -6,6 +6,7 @@ mod bad_input;
 mod contract;
 mod crash;
 mod determinism;
+mod doctor;
 mod explain;
 mod faults;
 mod interop;
