@@ -10,9 +10,12 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use crate::cache::cached;
-use crate::command::{assert_success, run};
+use crate::command::run;
 use crate::guard::{Guard, new_dir};
+use crate::trixie::trixie_engines;
+
+/// What the daemons say that `host-gateway` stands for.
+pub const HOST_GATEWAY: &str = "192.0.2.1";
 
 /// A running daemon; stopped, with its containers, and removed when dropped or when the test's process ends.
 #[derive(Debug)]
@@ -82,6 +85,7 @@ impl Dockerd {
             .arg("--host")
             .arg(host(&dir))
             .args(["--iptables=false", "--ip6tables=false", "--bridge=none"])
+            .arg(format!("--host-gateway-ip={HOST_GATEWAY}"))
             .args(["--log-level", "warn", "--shutdown-timeout", "5"]);
         let guard = Guard::start(dir, &service);
         let dockerd = Self { guard };
@@ -118,38 +122,33 @@ impl Dockerd {
     }
 }
 
-/// Returns `program` in a root file system of trixie, with a mount namespace of its own, where it
-/// sees `dir` at the same place. Its mounts end with it.
+/// Returns `program` in [`trixie_engines`], with a mount namespace of its own, where it sees `dir`
+/// at the same place. Its mounts end with it, and what it writes elsewhere.
 ///
 /// In a mere `chroot`, `docker exec` would end up in the machine's own files: a process that enters
 /// a mount namespace gets the root of that, and not what `runc` put in place of the changed one.
 fn in_trixie(dir: &Path, program: &str) -> Command {
     const SCRIPT: &str = r#"
         set -e
-        root=$0 dir=$1
+        lower=$0 dir=$1
         shift
-        mount --bind "$root" "$root"
-        for name in dev proc sys; do mount --rbind "/$name" "$root/$name"; done
-        mount -t tmpfs tmpfs "$root/run"
-        mount -t tmpfs tmpfs "$root/tmp"
-        mkdir -p "$root$dir"
-        mount --rbind "$dir" "$root$dir"
-        cd "$root"
+        mkdir "$dir/root"
+        mount -t tmpfs none "$dir/root"
+        cd "$dir/root"
+        mkdir upper work root
+        mount -t overlay -o "lowerdir=$lower,upperdir=upper,workdir=work" none root
+        for name in dev proc sys; do mount --rbind "/$name" "root/$name"; done
+        for name in run tmp; do mount -t tmpfs none "root/$name"; done
+        mkdir -p "root$dir"
+        mount --bind "$dir" "root$dir"
+        cd root
         pivot_root . mnt
         umount --lazy /mnt
         exec "$@"
     "#;
-    let root = cached("trixie-docker", |path| {
-        assert_success(
-            Command::new("mmdebstrap")
-                .args(["--quiet", "--format=directory", "--variant=essential"])
-                .args(["--include=docker.io,mount", "trixie"])
-                .arg(path),
-        );
-    });
     let mut command = Command::new("unshare");
     command.args(["--mount", "--propagation", "private", "sh", "-c", SCRIPT]);
-    command.arg(root).arg(dir).arg(program);
+    command.arg(trixie_engines()).arg(dir).arg(program);
     command
 }
 

@@ -29,7 +29,7 @@ mod trixie;
 pub use command::{
     TIME_LIMIT, assert_failure, assert_success, run, run_within, skopeo, stdout_of, umoci,
 };
-pub use dockerd::{Dockerd, DockerdOptions, Release};
+pub use dockerd::{Dockerd, DockerdOptions, HOST_GATEWAY, Release};
 pub use image::{
     Compression, Format, ImageOptions, PushedImage, busybox_image, busybox_rootfs, debian_image,
     debian_rootfs, push_image,

@@ -205,6 +205,17 @@ impl BuildContext {
         }
     }
 
+    /// Reads the Dockerfile.
+    ///
+    /// # Errors
+    /// It is not what it was when it was listed, or cannot be read.
+    pub(crate) fn read_dockerfile(&self) -> Result<Vec<u8>, BuildContextError> {
+        let path = &self.dockerfile;
+        let mut entries = self.archive_entries();
+        let entry = entries.find(|entry| entry.entry.path == *path);
+        entry.map_or_else(|| Ok(Vec::new()), ContextEntry::read)
+    }
+
     /// Returns the directory that its first file is from.
     pub(crate) fn root(&self) -> Option<&Path> {
         self.entries.iter().find_map(|entry| match &entry.content {

@@ -6,6 +6,8 @@
 //! same socket and builds with something else, is refused.
 
 mod api;
+mod classic;
+mod hosts;
 mod images;
 
 use std::collections::BTreeSet;
@@ -33,6 +35,7 @@ pub struct DockerEngine {
     api: Api,
     registry: RegistryClient,
     version: OnceCell<Version>,
+    has_buildkit: OnceCell<bool>,
     frontend: OnceCell<FrontendFeatures>,
 }
 
@@ -54,6 +57,12 @@ struct Component {
     name: String,
 }
 
+impl Version {
+    fn platform(&self) -> Platform {
+        Platform::new(&self.os, &self.arch, None)
+    }
+}
+
 impl DockerEngine {
     /// Returns the engine at `address`. Opens no connection. Credentials for what the engine
     /// fetches and pushes are those of `registry`.
@@ -65,6 +74,7 @@ impl DockerEngine {
             api: Api::try_new(address)?,
             registry,
             version: OnceCell::new(),
+            has_buildkit: OnceCell::new(),
             frontend: OnceCell::new(),
         })
     }
@@ -84,9 +94,43 @@ impl DockerEngine {
         self.version.get_or_try_init(ask).await
     }
 
+    /// Returns whether the engine gives away connections to its BuildKit.
+    async fn has_buildkit(&self) -> Result<bool, EngineError> {
+        let ask = || async {
+            match self.control().await {
+                Ok(_) => Ok(true),
+                // An engine that knows the question never answers so.
+                Err(error) if matches!(error.kind(), Kind::NotFound | Kind::Usage) => Ok(false),
+                Err(error) => Err(error),
+            }
+        };
+        self.has_buildkit.get_or_try_init(ask).await.copied()
+    }
+
     async fn frontend(&self) -> Result<FrontendFeatures, EngineError> {
         let ask = || solve::probe(self, &self.registry);
         self.frontend.get_or_try_init(ask).await.copied()
+    }
+
+    async fn build_with_buildkit(
+        &self,
+        request: &BuildRequest<'_>,
+        observer: Observer<'_>,
+    ) -> Result<Digest, EngineError> {
+        let hosts = self.resolve_hosts(request.extra_hosts).await?;
+        let request = BuildRequest {
+            extra_hosts: &hosts,
+            ..request.clone()
+        };
+        let exporter = Exporter {
+            kind: "moby".to_owned(),
+            ..Exporter::default()
+        };
+        let solved = solve::solve(self, &self.registry, &request, exporter, observer).await?;
+        solved.digest().ok_or_else(|| {
+            let doing = Doing("build", "the image");
+            doing.failed("it tells no ID", Kind::Corrupt)
+        })
     }
 
     fn unsupported(&self, what: &'static str) -> EngineError {
@@ -130,12 +174,13 @@ impl Engine for DockerEngine {
 
     async fn info(&self) -> Result<EngineInfo, EngineError> {
         let version = self.version().await?;
-        let native = Platform::new(&version.os, &version.arch, None);
-        let mut platforms = vec![native];
+        let mut platforms = vec![version.platform()];
         let mut features = BTreeSet::from([Feature::Load, Feature::Push, Feature::CacheImport]);
-        let (_, emulated) = solve::describe(self).await?;
-        platforms.extend(emulated);
-        features.extend(self.frontend().await?.features());
+        if self.has_buildkit().await? {
+            let (_, emulated) = solve::describe(self).await?;
+            platforms.extend(emulated);
+            features.extend(self.frontend().await?.features());
+        }
         let mut seen = BTreeSet::new();
         platforms.retain(|platform| seen.insert(platform.clone()));
         Ok(EngineInfo {
@@ -158,19 +203,18 @@ impl Engine for DockerEngine {
         if !matches!(export, Export::Keep) {
             return Err(self.unsupported("export an image without keeping it"));
         }
-        self.version().await?;
-        if let Some(what) = solve::refusal(request, || self.frontend()).await? {
-            return Err(self.unsupported(what));
-        }
-        let exporter = Exporter {
-            kind: "moby".to_owned(),
-            ..Exporter::default()
+        let native = self.version().await?.platform();
+        let id = if self.has_buildkit().await? {
+            if let Some(what) = solve::refusal(request, || self.frontend()).await? {
+                return Err(self.unsupported(what));
+            }
+            self.build_with_buildkit(request, observer).await?
+        } else {
+            if let Some(what) = classic::refusal(request) {
+                return Err(self.unsupported(what));
+            }
+            self.build_classic(request, &native, observer).await?
         };
-        let solved = solve::solve(self, &self.registry, request, exporter, observer).await?;
-        let id = solved.digest().ok_or_else(|| {
-            let doing = Doing("build", "the image");
-            doing.failed("it tells no ID", Kind::Corrupt)
-        })?;
         self.verify(&id, request).await?;
         Ok(BuiltImage { id })
     }

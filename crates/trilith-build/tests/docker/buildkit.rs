@@ -15,7 +15,7 @@ use trilith_testkit::{Dockerd, DockerdOptions, Release};
 
 use crate::build::{Build, Told, registry_client};
 use crate::parts::{Parts, is_running, until};
-use crate::relay::Relay;
+use crate::relay::{Passes, Relay};
 
 /// Returns an engine that keeps images in containerd, as then its BuildKit has all exporters.
 fn parts() -> &'static Parts {
@@ -56,7 +56,7 @@ fn members(archive: &Path) -> BTreeMap<String, Vec<u8>> {
 #[tokio::test(flavor = "multi_thread")]
 async fn pushes_by_digest_and_sends_archives() {
     let parts = parts();
-    let relay = Relay::start(&parts.docker.host());
+    let relay = Relay::start(&parts.docker.host(), Passes::BuildKit);
     let engine = at(&relay);
     let build = Build::new(&format!(
         "FROM {}\nCOPY data /file\nRUN echo said && cp /file /copy\n",
@@ -101,7 +101,7 @@ async fn pushes_by_digest_and_sends_archives() {
 #[tokio::test(flavor = "multi_thread")]
 async fn what_it_can_do_and_what_it_cannot() {
     let parts = parts();
-    let relay = Relay::start(&parts.docker.host());
+    let relay = Relay::start(&parts.docker.host(), Passes::BuildKit);
     let engine = at(&relay);
     let info = engine.info().await.unwrap();
     assert_eq!(info.kind, EngineKind::Buildkit);
@@ -128,7 +128,7 @@ async fn what_it_can_do_and_what_it_cannot() {
 #[tokio::test(flavor = "multi_thread")]
 async fn images_replace_stages() {
     let parts = parts();
-    let relay = Relay::start(&parts.docker.host());
+    let relay = Relay::start(&parts.docker.host(), Passes::BuildKit);
     let engine = at(&relay);
     let dockerfile = format!(
         "FROM {} AS deps\nRUN date +%s%N > /deps\nFROM deps AS runtime\nRUN cp /deps /copy\n",
@@ -160,7 +160,7 @@ async fn images_replace_stages() {
 #[tokio::test(flavor = "multi_thread")]
 async fn failures_leave_nothing_behind() {
     let parts = parts();
-    let relay = Relay::start(&parts.docker.host());
+    let relay = Relay::start(&parts.docker.host(), Passes::BuildKit);
     let engine = at(&relay);
     let directory = tempfile::tempdir().unwrap();
     let archive = directory.path().join("image.tar");
@@ -216,7 +216,7 @@ while piece := os.read(0, 65536):
 #[tokio::test(flavor = "multi_thread")]
 async fn in_a_container() {
     let parts = parts();
-    let relay = Relay::start(&parts.docker.host());
+    let relay = Relay::start(&parts.docker.host(), Passes::BuildKit);
     let docker = EngineAddress::parse(&parts.docker.host(), None).unwrap();
     let image = Build::new(&format!(
         "FROM {}\nCOPY --chmod=755 buildctl /usr/bin/\n",

@@ -210,7 +210,7 @@ async fn layers_come_from_a_cache() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_engine_without_named_contexts_says_so() {
+async fn an_engine_says_what_it_cannot_do() {
     let parts = parts();
     let engine = parts.engine();
     let info = engine.info().await.unwrap();
@@ -227,6 +227,14 @@ async fn an_engine_without_named_contexts_says_so() {
         Feature::Push,
     ];
     assert_eq!(features, expected.into());
+
+    let mut build = Build::new(&format!("FROM {}\n", parts.base));
+    build.extra_hosts = vec![("machine".to_owned(), "host-gateway".to_owned())];
+    let error = build.run(&engine, &Told::default()).await.unwrap_err();
+    assert!(
+        matches!(error, EngineError::Unsupported { .. }),
+        "{error:?}"
+    );
 
     let mut build = Build::new("FROM scratch AS deps\nFROM deps\n");
     build.named_contexts = vec![NamedContext {

@@ -3,13 +3,13 @@
 use std::fs;
 use std::sync::Arc;
 
-use trilith_build::engine::{DockerEngine, Engine, EngineAddress, EngineError, Export};
+use trilith_build::engine::{Engine, EngineError, Export};
 use trilith_core::Platform;
 use trilith_oci::Kind;
 use trilith_testkit::{Dockerd, Format, ImageOptions, busybox_image};
 
-use crate::build::{Build, Told, registry_client};
-use crate::parts::{Parts, is_running, kill, parts, until};
+use crate::build::{Build, Told};
+use crate::parts::{Parts, docker_at, is_running, kill, parts, until};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_failing_step_is_named_with_its_last_lines() {
@@ -158,8 +158,7 @@ async fn an_engine_that_is_killed_or_was_never_there() {
         "{error:?}"
     );
 
-    let address = EngineAddress::parse("unix:///nonexistent/docker.sock", None).unwrap();
-    let engine = DockerEngine::try_new(address, registry_client(&[])).unwrap();
+    let engine = docker_at("unix:///nonexistent/docker.sock", &[]);
     let error = engine.info().await.unwrap_err();
     let expected = "docker does not answer at `unix:///nonexistent/docker.sock`";
     assert_eq!(error.to_string(), expected);

@@ -9,8 +9,10 @@
 mod build;
 mod buildkit;
 mod builds;
+mod classic;
 mod failures;
 mod images;
 mod parts;
 mod relay;
+mod secured;
 mod trixie;

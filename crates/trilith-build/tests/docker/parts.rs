@@ -48,8 +48,7 @@ impl Parts {
 
     /// Returns the engine, with credentials from `files`.
     pub(crate) fn engine_with(&self, files: &[&Path]) -> DockerEngine {
-        let address = EngineAddress::parse(&self.docker.host(), None).unwrap();
-        DockerEngine::try_new(address, registry_client(files)).unwrap()
+        docker_at(&self.docker.host(), files)
     }
 
     /// Returns what `script` prints in a container of `image`.
@@ -87,6 +86,12 @@ impl Parts {
         let socket = PathBuf::from(host.strip_prefix("unix://").unwrap());
         fs::read_to_string(socket.with_file_name("docker.pid")).unwrap()
     }
+}
+
+/// Returns the engine at `address`, with credentials from `files`.
+pub(crate) fn docker_at(address: &str, files: &[&Path]) -> DockerEngine {
+    let address = EngineAddress::parse(address, None).unwrap();
+    DockerEngine::try_new(address, registry_client(files)).unwrap()
 }
 
 /// Returns whether a process has `text` in its command line.

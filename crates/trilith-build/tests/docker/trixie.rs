@@ -3,7 +3,7 @@
 use std::sync::OnceLock;
 
 use trilith_build::engine::{Engine, Feature, NamedContext};
-use trilith_testkit::{Dockerd, DockerdOptions, Release};
+use trilith_testkit::{Dockerd, DockerdOptions, HOST_GATEWAY, Release};
 
 use crate::build::{Build, Told};
 use crate::parts::Parts;
@@ -30,6 +30,17 @@ async fn what_older_engines_do() {
     failures::failing_step(parts).await;
     failures::dropped_build(parts).await;
     images::names_pushes(parts).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn steps_are_told_the_address_of_the_machine() {
+    let parts = trixie();
+    let mut build = Build::new(&format!("FROM {}\nRUN cat /etc/hosts\n", parts.base));
+    build.extra_hosts = vec![("machine".to_owned(), "host-gateway".to_owned())];
+    let told = Told::default();
+    build.run(&parts.engine(), &told).await.unwrap();
+    let log = told.log("RUN");
+    assert!(log.contains(&format!("{HOST_GATEWAY}\tmachine")), "{log}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

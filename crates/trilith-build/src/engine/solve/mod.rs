@@ -54,6 +54,7 @@ use super::{BuildRequest, EngineError, EngineKind, Observer};
 pub(super) use connection::AnyConnection;
 pub(super) use probe::{FrontendFeatures, probe, refusal};
 pub(super) use receive::NewFile;
+pub(super) use steps::{LastLines, exit_code};
 
 /// The most bytes of a message, as BuildKit has it.
 const MAX_MESSAGE: usize = 16 << 20;
@@ -149,6 +150,19 @@ pub(super) async fn describe(
             Platform::new(&platform.os, &platform.architecture, variant)
         });
         Ok::<_, Unsolved>((version.map(|version| version.version), platforms.collect()))
+    };
+    let asked: Result<_, Unsolved> = asked.await;
+    asked.map_err(|error| error.into_error(endpoint.kind(), &Redactor::default()))
+}
+
+/// Returns the address that steps know the machine by, where the BuildKit at `endpoint` tells it.
+pub(super) async fn host_gateway(endpoint: &dyn Endpoint) -> Result<Option<String>, EngineError> {
+    const LABEL: &str = "org.mobyproject.buildkit.worker.moby.host-gateway-ip";
+    let asked = async {
+        let control = Control::open(endpoint.control().await?).await?;
+        let workers = control.workers().await?.record;
+        let mut labels = workers.into_iter().map(|worker| worker.labels);
+        Ok::<_, Unsolved>(labels.find_map(|mut labels| labels.remove(LABEL)))
     };
     let asked: Result<_, Unsolved> = asked.await;
     asked.map_err(|error| error.into_error(endpoint.kind(), &Redactor::default()))
@@ -303,6 +317,7 @@ pub(super) fn kind_of(message: &str) -> Kind {
         "forbidden",
         "authentication required",
         "authorization failed",
+        "no basic auth credentials",
     ]) {
         Kind::Denied
     } else if says(&[
