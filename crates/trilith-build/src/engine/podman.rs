@@ -338,6 +338,18 @@ impl Engine for Podman {
         Err(failure::of_call("save", &image.id.to_string(), &message))
     }
 
+    async fn load(&self, archive: &Path) -> Result<(), EngineError> {
+        let name = archive.display().to_string();
+        let mut arguments = Arguments::new(&["load", "--quiet"]);
+        arguments.option("--input", archive);
+        let output = self.program.output(&arguments.0).await?;
+        if output.status.success() {
+            return Ok(());
+        }
+        let message = failure::last_error(&output.stderr);
+        Err(failure::of_call("load", &name, &message))
+    }
+
     async fn untag(&self, reference: &Reference) -> Result<(), EngineError> {
         if !self.exists(reference).await? {
             return Ok(());

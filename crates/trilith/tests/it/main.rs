@@ -7,6 +7,7 @@ mod contract;
 mod crash;
 mod determinism;
 mod doctor;
+mod engines;
 mod explain;
 mod faults;
 mod interop;
