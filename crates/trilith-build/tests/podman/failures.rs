@@ -338,7 +338,7 @@ async fn a_stage_that_is_replaced_by_nothing() {
     assert!(error.to_string().contains("acme/gone:1"), "{error}");
 }
 
-async fn wait_for(flag: &AtomicBool) {
+pub(crate) async fn wait_for(flag: &AtomicBool) {
     let deadline = Instant::now() + Duration::from_secs(120);
     while !flag.load(Ordering::SeqCst) {
         assert!(Instant::now() < deadline, "it did not start");
