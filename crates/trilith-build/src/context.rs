@@ -12,7 +12,7 @@ use trilith_oci::place::Place;
 use trilith_oci::registry::RegistryClient;
 use trilith_oci::{ImageStore, Name, transfer};
 
-use crate::engine::Progress;
+use crate::engine::{EngineAddresses, Progress};
 use crate::error::Error;
 use crate::records::Records;
 
@@ -26,6 +26,8 @@ pub struct Context {
     pub cache: Option<PathBuf>,
     /// Where the Docker engine listens, as `DOCKER_HOST` has it.
     pub docker_host: Option<String>,
+    /// Where engines are looked for.
+    pub engines: EngineAddresses,
     /// Told what happens while it happens.
     pub observer: Box<dyn Fn(Event<'_>) + Send + Sync>,
 }

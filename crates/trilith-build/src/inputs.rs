@@ -11,6 +11,7 @@ use trilith_core::{
     Patterns, Payload, Scheme, SourceTree, StatCache, Tags, Tree, load_dirhash, load_tree,
 };
 use trilith_core::{Digest, EntryKind};
+use trilith_oci::place::Place;
 
 use crate::error::Error;
 use crate::settings::Settings;
@@ -34,6 +35,9 @@ pub(crate) struct LoadedLayer {
     pub(crate) tree: Option<LoadedTree>,
 }
 
+/// Directories below the root that are links into `/usr` where it is "merged".
+const MERGED: [&str; 6] = ["bin", "lib", "lib32", "lib64", "libx32", "sbin"];
+
 /// A payload on disk.
 #[derive(Clone, Debug)]
 pub(crate) struct LoadedTree {
@@ -48,13 +52,16 @@ pub(crate) struct LoadedTree {
 /// A payload or source does not exist, or a file cannot be read.
 pub(crate) fn load_files(settings: &Settings, cache: &StatCache) -> Result<FileInputs, Error> {
     let ignore = Patterns::parse(&settings.ignore).map_err(trilith_core::HashError::from)?;
-    let (lock_files, warnings) = load_lock_files(settings)?;
+    let (lock_files, mut warnings) = load_lock_files(settings)?;
     let mut layers = settings
         .layers
         .iter()
         .map(|recipe| load_layer(settings, recipe, &ignore, cache))
         .collect::<Result<Vec<_>, _>>()?;
     layers.sort_by_key(|layer| layer.recipe.level);
+    if settings.base != Place::Scratch {
+        warnings.extend(layers.iter().filter_map(hidden_link));
+    }
     Ok(FileInputs {
         layers,
         lock_files,
@@ -191,6 +198,27 @@ fn load_lock_files(settings: &Settings) -> Result<(Vec<LockFile>, Vec<String>), 
         }
     }
     Ok((files, warnings))
+}
+
+/// Returns a warning where `layer` makes a directory of what is a link in most bases: the link,
+/// and with it most of the image's programs, would be gone.
+fn hidden_link(layer: &LoadedLayer) -> Option<String> {
+    let to = layer.recipe.to.as_str();
+    let below_root = to.trim_matches('/').split('/').next().unwrap_or_default();
+    let makes = |name: &&&str| match &layer.tree {
+        Some(tree) if below_root.is_empty() => {
+            let mut entries = tree.tree.entries().iter();
+            let is_directory = |kind: &EntryKind| matches!(kind, EntryKind::Directory { .. });
+            entries.any(|entry| entry.path == name.as_bytes() && is_directory(&entry.kind))
+        }
+        _ => **name == below_root,
+    };
+    let name = MERGED.iter().find(makes)?;
+    Some(format!(
+        "the layer of `{}` makes `/{name}` a directory, which is a link to `/usr/{name}` in \
+         Debian, Fedora and others and would be hidden: copy to `/usr/{name}`",
+        layer.recipe.copy
+    ))
 }
 
 fn missing_lock_file(settings: &Settings, name: &Path) -> String {

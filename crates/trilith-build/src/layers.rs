@@ -1,29 +1,37 @@
 //! The layers of a recipe, each written once and kept in the store for the next build.
 //!
-//! A layer's bytes depend on its payload, destination, owner and compression alone, and those
+//! The bytes of a layer that is written depend on its payload, destination, owner and compression alone, and those
 //! are its key: a payload that was written for one base is there for every other.
 
 use trilith_core::{Digest, FieldHasher, InputHash, Level, Platform};
 use trilith_oci::layer::{Compression, FORMAT_VERSION, Layer, LayerEntry, layer_entries};
-use trilith_oci::layout::Layout;
 use trilith_oci::publish::{BlobOrigin, PublicationBlob};
 use trilith_oci::{BlobSource, DiffId, GraftLayer};
 
 use crate::context::{Context, Event};
 use crate::error::Error;
 use crate::inputs::{LoadedLayer, LoadedTree};
-use crate::load::Loaded;
+use crate::load::{Loaded, ResolvedImage};
 use crate::records::PayloadRecord;
-use crate::subtree::load_subtree;
+use crate::subtree::{Subtree, load_subtree};
+use crate::target::Target;
 
-/// A layer of the recipe, written and in the store.
+/// Where the blob of a layer is.
+enum Blob {
+    /// In the store, at this path.
+    Store(std::path::PathBuf),
+    /// Where the image is that it is a layer of.
+    Image(ResolvedImage),
+}
+
+/// A layer of the recipe, to be had.
 pub(crate) struct ReadyLayer {
     pub(crate) level: Level,
     /// The platform it is for; `None` for all.
     platform: Option<Platform>,
     layer: Layer,
     title: String,
-    blob: std::path::PathBuf,
+    blob: Blob,
     /// Whether it had been written before.
     pub(crate) reused: bool,
 }
@@ -45,10 +53,13 @@ impl ReadyLayer {
         }
     }
 
-    pub(crate) fn to_blob(&self) -> PublicationBlob {
+    pub(crate) fn to_blob(&self, target: &Target) -> PublicationBlob {
         PublicationBlob {
             descriptor: self.layer.descriptor.clone(),
-            origins: vec![BlobOrigin::Upload(BlobSource::File(self.blob.clone()))],
+            origins: match &self.blob {
+                Blob::Store(path) => vec![BlobOrigin::Upload(BlobSource::File(path.clone()))],
+                Blob::Image(image) => image.origins(target),
+            },
         }
     }
 }
@@ -69,12 +80,14 @@ pub(crate) async fn ensure_layers(
         match &layer.tree {
             Some(tree) => {
                 let key = tree_key(layer, tree, compression);
-                ready.push(if let Some(ready) = recorded(context, layer, key, None)? {
-                    ready
-                } else {
-                    let entries = tree_entries(layer, tree);
-                    write_layer(context, layer, key, compression, None, entries).await?
-                });
+                ready.push(
+                    if let Some(ready) = recorded(context, layer, key, None, None)? {
+                        ready
+                    } else {
+                        let entries = tree_entries(layer, tree);
+                        write_layer(context, layer, key, compression, None, entries).await?
+                    },
+                );
             }
             None => {
                 for platform in &loaded.settings.platforms {
@@ -114,12 +127,20 @@ async fn ensure_from_image(
     key.field("copy", &recipe.copy);
     let key = key.finish();
     let platform_only = Some(platform.clone());
-    if let Some(ready) = recorded(context, layer, key, platform_only.clone())? {
+    if let Some(ready) = recorded(context, layer, key, platform_only.clone(), Some(image))? {
         return Ok(ready);
     }
-    let subtree = load_subtree(context, image, platform, recipe).await?;
-    let entries = tree_entries(layer, &subtree.loaded);
-    write_layer(context, layer, key, compression, platform_only, entries).await
+    match load_subtree(context, image, platform, recipe).await? {
+        Subtree::Layer(found) => {
+            remember(context, key, &found, true);
+            let blob = Blob::Image(image.clone());
+            Ok(ready(context, blob, layer, *found, platform_only, true))
+        }
+        Subtree::Unpacked(subtree) => {
+            let entries = tree_entries(layer, &subtree.loaded);
+            write_layer(context, layer, key, compression, platform_only, entries).await
+        }
+    }
 }
 
 /// Writes the layer of `entries` into the store, to be found by `key` from now on.
@@ -138,44 +159,51 @@ async fn write_layer(
         Ok(written) => written?,
         Err(panicked) => std::panic::resume_unwind(panicked.into_panic()),
     };
-    let record = PayloadRecord {
-        descriptor: written.descriptor.clone(),
-        diff_id: written.diff_id.as_digest().clone(),
-    };
-    context.records().remember_payload(key, &record);
-    Ok(ready(context, &layout, layer, written, platform, false))
+    remember(context, key, &written, false);
+    let blob = Blob::Store(layout.blob_path(&written.descriptor.digest));
+    Ok(ready(context, blob, layer, written, platform, false))
 }
 
-/// Returns the layer with `key` if the store has it.
+fn remember(context: &Context, key: InputHash, layer: &Layer, foreign: bool) {
+    let record = PayloadRecord {
+        descriptor: layer.descriptor.clone(),
+        diff_id: layer.diff_id.as_digest().clone(),
+        foreign,
+    };
+    context.records().remember_payload(key, &record);
+}
+
+/// Returns the layer with `key` if it is known, and in the store or in `image`.
 fn recorded(
     context: &Context,
     layer: &LoadedLayer,
     key: InputHash,
     platform: Option<Platform>,
+    image: Option<&ResolvedImage>,
 ) -> Result<Option<ReadyLayer>, Error> {
-    let Some(PayloadRecord {
-        descriptor,
-        diff_id,
-    }) = context.records().payload(key)
-    else {
+    let Some(record) = context.records().payload(key) else {
         return Ok(None);
     };
-    let layout = context.layout()?;
-    if layout.has_blob(&descriptor) {
-        let written = Layer {
-            descriptor,
-            diff_id: DiffId::from(diff_id),
-        };
-        return Ok(Some(ready(
-            context, &layout, layer, written, platform, true,
-        )));
-    }
-    Ok(None)
+    let blob = match image {
+        Some(image) if record.foreign => Blob::Image(image.clone()),
+        _ => {
+            let layout = context.layout()?;
+            if !layout.has_blob(&record.descriptor) {
+                return Ok(None);
+            }
+            Blob::Store(layout.blob_path(&record.descriptor.digest))
+        }
+    };
+    let known = Layer {
+        descriptor: record.descriptor,
+        diff_id: DiffId::from(record.diff_id),
+    };
+    Ok(Some(ready(context, blob, layer, known, platform, true)))
 }
 
 fn ready(
     context: &Context,
-    layout: &Layout,
+    blob: Blob,
     layer: &LoadedLayer,
     written: Layer,
     platform: Option<Platform>,
@@ -196,7 +224,7 @@ fn ready(
     ReadyLayer {
         level: recipe.level,
         platform,
-        blob: layout.blob_path(&written.descriptor.digest),
+        blob,
         layer: written,
         title,
         reused,

@@ -9,13 +9,15 @@ use trilith_core::{
     StatCache, Tags,
 };
 use trilith_oci::place::{DaemonImage, Place};
-use trilith_oci::{Descriptor, ImageStore, Name};
+use trilith_oci::publish::BlobOrigin;
+use trilith_oci::{BlobSource, Descriptor, ImageStore, Name};
 
 use crate::context::Context;
 use crate::error::Error;
 use crate::inputs::{FileInputs, load_files, load_openhands_tags};
 use crate::recipe::{LoadedDockerfile, load_dockerfile_files};
 use crate::settings::Settings;
+use crate::target::{Destination, Target};
 
 /// Everything that decides what is built, read and resolved.
 pub(crate) struct Loaded {
@@ -44,6 +46,23 @@ pub(crate) struct ResolvedImage {
 impl ResolvedImage {
     pub(crate) fn name(&self) -> Name {
         Name::Digest(self.digest.clone())
+    }
+
+    /// Returns where `target` can take the image's blobs from.
+    pub(crate) fn origins(&self, target: &Target) -> Vec<BlobOrigin> {
+        let upload = BlobOrigin::Upload(BlobSource::Store(Arc::clone(&self.store)));
+        match &self.repository {
+            Some(repository) if target.destination == Destination::Registry => {
+                if *repository == target.repository {
+                    vec![BlobOrigin::Present]
+                } else if repository.registry() == target.repository.registry() {
+                    vec![BlobOrigin::Mount(repository.clone()), upload]
+                } else {
+                    vec![upload]
+                }
+            }
+            _ => vec![upload],
+        }
     }
 }
 

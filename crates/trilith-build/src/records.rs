@@ -45,6 +45,9 @@ pub(crate) struct PayloadRecord {
     pub(crate) descriptor: Descriptor,
     /// Digest of the uncompressed tar.
     pub(crate) diff_id: Digest,
+    /// Whether it is a layer of the image it comes from, and not in the store.
+    #[serde(default)]
+    pub(crate) foreign: bool,
 }
 
 /// What a project was last built into.

@@ -1,15 +1,18 @@
 //! Layers out of other images: the subtree of an image, as `COPY --from` takes it.
 //!
 //! The image is unpacked beside the store, whiteouts and all, and the subtree is read from
-//! there like a payload of the project. Nothing of the image runs.
+//! there like a payload of the project, unless one layer of the image is just that. Nothing of
+//! the image runs.
 
 use std::ffi::OsStr;
 use std::path::{Component, Path, PathBuf};
 
 use tempfile::TempDir;
 use trilith_core::{LayerRecipe, Patterns, Platform, StatCache, load_tree};
-use trilith_oci::image::Image;
-use trilith_oci::rootfs::{UnpackOptions, unpack_image};
+use trilith_oci::Descriptor;
+use trilith_oci::image::{Format, Image};
+use trilith_oci::layer::Layer;
+use trilith_oci::rootfs::{self, UnpackOptions, unpack_image};
 
 use crate::context::Context;
 use crate::error::Error;
@@ -20,12 +23,20 @@ use crate::load::ResolvedImage;
 const MAX_LINKS: usize = 40;
 
 /// A subtree of an image on disk, for as long as this lives.
-pub(crate) struct Subtree {
+pub(crate) struct UnpackedTree {
     pub(crate) loaded: LoadedTree,
     _directory: TempDir,
 }
 
-/// Unpacks `image` for `platform` and returns the tree at the path that `recipe` copies.
+/// What a layer that copies from an image is made of.
+pub(crate) enum Subtree {
+    /// A layer of the image, as it is.
+    Layer(Box<Layer>),
+    Unpacked(UnpackedTree),
+}
+
+/// Unpacks `image` for `platform` and returns the tree at the path that `recipe` copies, or the
+/// layer that is all of it.
 pub(crate) async fn load_subtree(
     context: &Context,
     image: &ResolvedImage,
@@ -43,7 +54,17 @@ pub(crate) async fn load_subtree(
             &context.store,
         ))?;
     let root = directory.path().join("root");
-    unpack_image(&image.store, &found, &root, UnpackOptions::default()).await?;
+    let options = UnpackOptions {
+        find: (recipe.copy == recipe.to.as_str()).then(|| rootfs::Subtree {
+            path: recipe.copy.trim_matches('/').as_bytes().to_vec(),
+            owner: (recipe.owner.uid, recipe.owner.gid),
+        }),
+        ..UnpackOptions::default()
+    };
+    let unpacked = unpack_image(&image.store, &found, &root, options).await?;
+    if let Some(layer) = unpacked.found.and_then(|number| layer(&found, number)) {
+        return Ok(Subtree::Layer(Box::new(layer)));
+    }
 
     let missing = || trilith_oci::Error::NotFound {
         object: format!(
@@ -63,9 +84,19 @@ pub(crate) async fn load_subtree(
         Ok(loaded) => loaded.map_err(|error: trilith_core::HashError| Error::from(error))?,
         Err(panicked) => std::panic::resume_unwind(panicked.into_panic()),
     };
-    Ok(Subtree {
+    Ok(Subtree::Unpacked(UnpackedTree {
         loaded,
         _directory: directory,
+    }))
+}
+
+/// Returns a layer of `image`, counted from the bottom, `None` where OCI has none of its kind.
+fn layer(image: &Image, number: usize) -> Option<Layer> {
+    let descriptor = image.manifest().layers().get(number)?;
+    let media_type = Format::Oci.layer(&descriptor.media_type)?;
+    Some(Layer {
+        descriptor: Descriptor::new(media_type, descriptor.digest.clone(), descriptor.size),
+        diff_id: image.config().diff_ids().get(number)?.clone(),
     })
 }
 

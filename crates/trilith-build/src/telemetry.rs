@@ -23,7 +23,7 @@ pub struct Telemetry {
     pub export: f64,
     /// Sending images to a registry.
     pub push: f64,
-    /// Steps of the Dockerfile, `FROM` apart, that were needed.
+    /// Instructions that make files (`RUN`, `COPY`, `ADD`, `WORKDIR`) and were needed.
     pub step_count: usize,
     /// Those for which nothing had to be run.
     pub cached_steps: usize,
@@ -75,7 +75,7 @@ struct State {
     /// How many steps of a phase are going on, and since when.
     running: HashMap<Phase, (usize, Instant)>,
     spent: HashMap<Phase, Duration>,
-    /// Steps of Dockerfiles, by title: whether every time nothing had to be run.
+    /// Instructions that make files: whether every time nothing had to be run.
     steps: BTreeMap<String, bool>,
 }
 
@@ -141,14 +141,27 @@ impl State {
                 self.running.remove(&phase);
             }
         }
-        let is_step = title.starts_with('[')
-            && !title.starts_with("[internal]")
-            && !title.to_uppercase().contains("] FROM ");
-        if is_step {
-            let always = self.steps.entry(title).or_insert(true);
+        if let Some(step) = instruction(&title) {
+            let always = self.steps.entry(step).or_insert(true);
             *always &= cached;
         }
     }
+}
+
+/// Returns the stage and text of an instruction that makes files, as in `[deps 2/3] RUN uv sync`.
+///
+/// Where it stands in the stage is left out: engines that add labels as instructions count
+/// otherwise for a stage that is built and for one that is built on.
+fn instruction(title: &str) -> Option<String> {
+    const MAKE_FILES: [&str; 4] = ["RUN ", "COPY ", "ADD ", "WORKDIR "];
+    let (place, text) = title.strip_prefix('[')?.split_once("] ")?;
+    let stage = place.rsplit_once(' ').map_or("", |(stage, _)| stage);
+    let makes_files = |word: &str| {
+        let keyword = text.get(..word.len());
+        keyword.is_some_and(|keyword| keyword.eq_ignore_ascii_case(word))
+    };
+    let is_own = !place.starts_with("internal") && !place.starts_with("context ");
+    (is_own && MAKE_FILES.iter().any(|word| makes_files(word))).then(|| format!("{stage} {text}"))
 }
 
 #[cfg(test)]
@@ -164,8 +177,10 @@ mod tests {
             (3, "[base 2/2] RUN a", false),
             (4, "[deps 1/1] RUN b", true),
             // The next level finds what this one did.
-            (5, "[base 2/2] RUN a", true),
+            (5, "[base 2/4] RUN a", true),
+            (8, "[base 3/4] LABEL a=b", false),
             (6, "exporting to image", false),
+            (7, "[context deps] ghcr.io/acme/app@sha256:0", false),
         ] {
             let title = title.to_owned();
             collector.observe(&Progress::Started { step, title });

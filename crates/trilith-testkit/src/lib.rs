@@ -23,6 +23,7 @@ mod podman;
 mod project;
 mod proxy;
 mod registry;
+mod rootless;
 mod trixie;
 
 pub use command::{
@@ -37,4 +38,5 @@ pub use podman::Podman;
 pub use project::{Project, pypi_sdist};
 pub use proxy::{Fault, FaultProxy, Rule};
 pub use registry::{Manifest, Registry, RegistryOptions};
+pub use rootless::Rootless;
 pub use trixie::trixie_engines;

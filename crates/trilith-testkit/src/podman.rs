@@ -39,7 +39,8 @@ impl Podman {
     #[must_use]
     pub fn trixie() -> Self {
         let dir = new_dir("podman5");
-        trixie::write_script(&dir.join("podman"), "podman");
+        // By its path: the directory of the script may come first in `PATH`, in there too.
+        trixie::write_script(&dir.join("podman"), "/usr/bin/podman");
         Self::set_up(&dir)
     }
 

@@ -3,8 +3,8 @@
 use std::fs;
 
 use trilith_testkit::{
-    Compression, Dockerd, Format, ImageOptions, Podman, Registry, RegistryOptions, assert_success,
-    busybox_image, debian_image, skopeo, stdout_of,
+    Compression, Dockerd, Format, ImageOptions, Podman, Registry, RegistryOptions, Rootless,
+    assert_success, busybox_image, debian_image, skopeo, stdout_of,
 };
 
 /// Returns the mounts whose place or source names `text`.
@@ -121,6 +121,21 @@ fn a_newer_podman_runs_what_is_made_here() {
     drop(podman);
     assert_eq!(mounts(dir.to_str().unwrap()), Vec::<String>::new());
     assert!(!dir.exists());
+}
+
+#[test]
+fn a_user_without_rights_has_a_podman() {
+    let user = Rootless::new();
+    let temporary = user.temporary();
+    let format = "{{.Host.Security.Rootless}} {{len .Host.IDMappings.UIDMap}}";
+    let said = stdout_of(user.command("podman").args(["info", "--format", format]));
+    assert_eq!(said, "true 2");
+    assert_eq!(stdout_of(user.command("id").arg("-un")), "agent");
+    drop(user);
+    assert_eq!(mounts(temporary.to_str().unwrap()), Vec::<String>::new());
+    assert!(!temporary.parent().unwrap().exists());
+    let users = fs::read_to_string("/etc/passwd").unwrap();
+    assert!(!users.contains("agent:x:64242"));
 }
 
 #[test]

@@ -61,6 +61,8 @@ pub(crate) enum Command {
     Inspect(Inspect),
     /// Copy an image between registries, layouts, archives, engines and directories
     Copy(Copy),
+    /// Tell which engines answer, what each can do, and how to get the rest
+    Doctor(Doctor),
 }
 
 #[derive(Debug, Args)]
@@ -320,4 +322,14 @@ pub(crate) struct Copy {
     /// Copy only this platform's image of an index
     #[arg(long, value_name = "OS/ARCH")]
     pub(crate) platform: Option<Platform>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Doctor {
+    /// The project whose repository credentials are looked for
+    #[arg(long, default_value = ".", value_name = "DIR")]
+    pub(crate) project: PathBuf,
+    /// Look for credentials for this repository instead
+    #[arg(long, value_name = "REPOSITORY")]
+    pub(crate) repository: Option<Repository>,
 }

@@ -3,20 +3,22 @@
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use trilith_build::engine::{DockerEngine, Engine, EngineAddress, EngineError, EngineKind};
+use trilith_build::engine::{
+    Engine, EngineAddresses, EngineError, EngineKind, open_engine, open_first_engine,
+};
 use trilith_build::{Context, Engines};
 use trilith_oci::registry::RegistryClient;
 
 /// Finds the engines of this machine.
 pub(crate) struct LocalEngines {
-    docker_host: Option<String>,
+    addresses: EngineAddresses,
     registry: RegistryClient,
 }
 
 impl LocalEngines {
     pub(crate) fn new(context: &Context) -> Self {
         Self {
-            docker_host: context.docker_host.clone(),
+            addresses: context.engines.clone(),
             registry: context.registry.clone(),
         }
     }
@@ -25,26 +27,9 @@ impl LocalEngines {
 #[async_trait]
 impl Engines for LocalEngines {
     async fn open(&self, kind: Option<EngineKind>) -> Result<Arc<dyn Engine>, EngineError> {
-        let unreachable = |address: String, source| EngineError::Unreachable {
-            engine: kind.unwrap_or(EngineKind::Docker),
-            address,
-            source,
-        };
         match kind {
-            None | Some(EngineKind::Docker) => {
-                let address = match &self.docker_host {
-                    Some(host) => EngineAddress::parse(host, None)
-                        .map_err(|error| unreachable(host.clone(), Some(error.into())))?,
-                    None => EngineAddress::default(),
-                };
-                Ok(Arc::new(DockerEngine::try_new(
-                    address,
-                    self.registry.clone(),
-                )?))
-            }
-            Some(EngineKind::Podman | EngineKind::Buildkit) => {
-                Err(unreachable("this machine".to_owned(), None))
-            }
+            Some(kind) => open_engine(kind, &self.addresses, &self.registry),
+            None => open_first_engine(&self.addresses, &self.registry).await,
         }
     }
 }

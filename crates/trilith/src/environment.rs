@@ -5,6 +5,7 @@ use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 
 use trilith_build::Context;
+use trilith_build::engine::EngineAddresses;
 use trilith_core::StatCache;
 use trilith_oci::registry::{
     CaCertificates, CredentialPlaces, CredentialSource, Proxies, RegistryClient, RegistryConfig,
@@ -26,6 +27,7 @@ pub(crate) struct Environment {
     ca_file: Option<PathBuf>,
     proxies: Proxies,
     docker_host: Option<String>,
+    engines: EngineAddresses,
 }
 
 impl Environment {
@@ -34,6 +36,7 @@ impl Environment {
         let home = path("HOME");
         let below_home = |rest: &str| home.as_ref().map(|home| home.join(rest));
         Self {
+            engines: engines(path("DOCKER_CONFIG").or_else(|| below_home(".docker"))),
             default_store: xdg("XDG_DATA_HOME")
                 .or_else(|| below_home(".local/share"))
                 .map(|data| data.join("trilith/store")),
@@ -93,8 +96,25 @@ impl Environment {
             store,
             cache: self.cache.clone(),
             docker_host: self.docker_host.clone(),
+            engines: self.engines.clone(),
             observer: Box::new(move |event| output.event(&event)),
         })
+    }
+}
+
+/// Returns where engines are looked for; `docker` is the directory of Docker's client.
+fn engines(docker: Option<PathBuf>) -> EngineAddresses {
+    let certificates = || path("DOCKER_CERT_PATH").or_else(|| docker.clone());
+    EngineAddresses {
+        docker_host: text("DOCKER_HOST"),
+        docker_context: text("DOCKER_CONTEXT"),
+        docker_certificates: variable("DOCKER_TLS_VERIFY").and_then(|_| certificates()),
+        docker_config: docker,
+        container_host: text("CONTAINER_HOST"),
+        buildkit_host: text("BUILDKIT_HOST"),
+        runtime: xdg("XDG_RUNTIME_DIR"),
+        // As Podman has it: other places for temporary files may be in memory.
+        temporary: path("TMPDIR").unwrap_or_else(|| "/var/tmp".into()),
     }
 }
 

@@ -71,6 +71,10 @@ async fn run(cli: Cli, environment: &Environment, output: Output) -> Result<(), 
             let context = environment.context(global, output)?;
             commands::inspect::run(&context, &args, output).await
         }
+        Command::Doctor(args) => {
+            let context = environment.context(global, output)?;
+            commands::doctor::run(&context, &args, output).await
+        }
         Command::Copy(args) => {
             let context = environment.context(global, output)?;
             commands::copy::run(&context, &args, output).await

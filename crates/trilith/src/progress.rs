@@ -2,7 +2,7 @@
 //!
 //! All of it goes to stderr. Nothing here knows what an engine is; it is told of steps.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::io::{IsTerminal as _, Write as _};
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
@@ -171,6 +171,8 @@ fn shown(line: &str) -> String {
 #[derive(Default)]
 struct Plain {
     steps: HashMap<u64, Step>,
+    /// The steps that have begun and ended; some engines begin one more than once.
+    ended: HashSet<u64>,
 }
 
 impl Plain {
@@ -178,13 +180,16 @@ impl Plain {
         let Event::Engine(happened) = event else {
             if let Some(line) = building(event) {
                 self.steps.clear();
+                self.ended.clear();
                 output.note(&line);
             }
             return output.event(event);
         };
         match happened {
             Happened::Started { step, title } => {
-                output.note(&format!("#{step} {title}"));
+                if !self.ended.contains(step) {
+                    output.note(&format!("#{step} {title}"));
+                }
                 self.steps.insert(*step, Step::new(title));
             }
             Happened::Log { step, text } => {
@@ -204,8 +209,10 @@ impl Plain {
                     if !ended.line.is_empty() {
                         output.note(&format!("#{step} {}", shown(&ended.line)));
                     }
-                    let end = ended.end(*cached, error.as_deref());
-                    output.note(&format!("#{step} {end}"));
+                    if self.ended.insert(*step) || error.is_some() {
+                        let end = ended.end(*cached, error.as_deref());
+                        output.note(&format!("#{step} {end}"));
+                    }
                 }
             }
         }

@@ -135,7 +135,16 @@ impl Session<'_> {
                 ));
             }
             let origin = BlobOrigin::Present;
-            let image = self.checked(made, store, &Name::Digest(pushed)).await?;
+            let image = self
+                .checked(made, store, &Name::Digest(pushed.clone()))
+                .await?;
+            let id = &made.image.id;
+            if *id != pushed && *id != image.config().digest() {
+                return Err(not_as_asked(
+                    level,
+                    format!("it was built as {id}, and `{name}` is another image"),
+                ));
+            }
             if delivered.iter().all(|other| other.level != made.level) {
                 delivered.push(Delivered {
                     level: made.level,
@@ -187,17 +196,7 @@ impl Session<'_> {
     ) -> Result<Image, Error> {
         let level = made.level;
         let wrong = |reason| Err(not_as_asked(level, reason));
-        let resolved = Image::load(&**store, name, &made.platform).await?;
-        let image = resolved.image;
-        let id = &made.image.id;
-        let ids = [
-            image.config().digest(),
-            image.descriptor().digest,
-            resolved.manifest.digest.clone(),
-        ];
-        if !ids.contains(id) && *name != Name::Digest(id.clone()) {
-            return wrong(format!("it is {}, and was built as {id}", ids[0]));
-        }
+        let image = Image::load(&**store, name, &made.platform).await?.image;
         let platform = image.config().platform();
         let asked = &made.platform;
         if platform.os() != asked.os() || platform.architecture() != asked.architecture() {
@@ -243,7 +242,20 @@ impl Session<'_> {
             .iter()
             .filter_map(|built| Some((built.level, &built.images.first()?.1)));
         let known: Vec<(Level, &Image)> = ground.into_iter().chain(built).collect();
-        Ok(attributed(base.as_ref(), &known, image))
+        let mut layers = attributed(base.as_ref(), &known, image);
+        // What is built on may have been built here, and then it is known better.
+        if let BuildFrom::Level(_, digest) = from
+            && let Some(record) = self.job.context.records().image(digest)
+        {
+            for layer in &mut layers {
+                let known = record
+                    .layers
+                    .iter()
+                    .find(|known| known.digest == layer.digest);
+                layer.level = known.map_or(layer.level, |known| known.level);
+            }
+        }
+        Ok(layers)
     }
 }
 

@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use tokio::sync::OnceCell;
-use trilith_core::{Action, BuildFrom, Digest, Existence, Level, Plan, Platform};
+use trilith_core::{Action, BuildFrom, Digest, Existence, Level, Plan, Platform, Reference};
 
 use super::delivery::Made;
 use super::engine_images::Session;
@@ -133,9 +133,10 @@ impl Session<'_> {
         let grounds = self.grounds(recipe, from).await?;
         let mut made = Vec::new();
         for platform in &self.job.loaded.settings.platforms {
-            let mut grounds = grounds.clone();
+            let (mut grounds, pins) = self.for_platform(recipe, &grounds, platform).await?;
             for level in levels_to_build(recipe, plan) {
-                let built = self.build_one(recipe, level, platform, &grounds).await?;
+                let built = self.build_one(recipe, level, platform, &grounds, &pins);
+                let built = built.await?;
                 if self.job.options.engine.no_cache
                     && let Some(name) = &built.name
                 {
@@ -156,6 +157,7 @@ impl Session<'_> {
         level: Level,
         platform: &Platform,
         grounds: &Grounds,
+        pins: &BTreeMap<String, Reference>,
     ) -> Result<Made, Error> {
         let Instructions {
             context,
@@ -167,6 +169,7 @@ impl Session<'_> {
             level,
             platform,
             grounds,
+            pins,
             self.can(Feature::NamedContexts),
         )?;
         let info = self.info;
@@ -228,9 +231,10 @@ impl Session<'_> {
         let platforms = &self.job.loaded.settings.platforms;
         let mut written = Vec::new();
         for platform in platforms {
+            let (grounds, pins) = self.for_platform(recipe, &grounds, platform).await?;
             for level in levels_to_build(recipe, plan) {
                 let named = self.can(Feature::NamedContexts);
-                let sent = instructions(recipe, level, platform, &grounds, named)?;
+                let sent = instructions(recipe, level, platform, &grounds, &pins, named)?;
                 let mut name = level.to_string();
                 if platforms.len() > 1 {
                     name = format!("{name}-{}", platform.to_string().replace('/', "-"));

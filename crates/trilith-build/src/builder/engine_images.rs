@@ -1,6 +1,7 @@
 //! One build on one engine: the names and files it uses there and takes away again, what it can
 //! start from, and what the engine has already.
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -229,6 +230,42 @@ impl<'a> Session<'a> {
             }
         }
         Ok(grounds)
+    }
+
+    /// Returns the images to build on, and those the Dockerfile names, as they are for
+    /// `platform`.
+    ///
+    /// An engine that has an index's image for one platform may take it for that of another.
+    pub(super) async fn for_platform(
+        &self,
+        recipe: &LoadedDockerfile,
+        grounds: &Grounds,
+        platform: &Platform,
+    ) -> Result<(Grounds, BTreeMap<String, Reference>), Error> {
+        let (mut grounds, mut pins) = (grounds.clone(), recipe.pins.clone());
+        let platforms = &self.job.loaded.settings.platforms;
+        if platforms.len() > 1 || *platform != Platform::host() {
+            for pin in pins.values_mut() {
+                *pin = self.of_platform(pin, platform).await?;
+            }
+            if !grounds.local {
+                for image in grounds.images.values_mut() {
+                    *image = self.of_platform(image, platform).await?;
+                }
+            }
+        }
+        Ok((grounds, pins))
+    }
+
+    async fn of_platform(
+        &self,
+        image: &Reference,
+        platform: &Platform,
+    ) -> Result<Reference, Error> {
+        let place = Place::Registry(image.clone());
+        let (store, name) = self.job.context.open(&place, platform).await?;
+        let resolved = Image::load(&*store, &name, platform).await?;
+        Ok(image.repository().with_digest(resolved.manifest.digest))
     }
 
     /// Returns the reference by which the engine can get at the image of `level`, `None` where

@@ -11,15 +11,15 @@ use trilith_core::{BuildFrom, Digest, Level, Plan, Platform};
 use trilith_oci::image::Image;
 use trilith_oci::place::{DaemonImage, Place};
 use trilith_oci::publish::{BlobOrigin, PublicationBlob};
-use trilith_oci::{BlobSource, Graft, GraftLayer, ImageStore, Name, graft};
+use trilith_oci::{Graft, GraftLayer, ImageStore, Name, graft};
 
 use super::{Builder, Built, BuiltLevel, Capabilities, Job};
 use crate::build::unless_interrupted;
 use crate::error::Error;
 use crate::labels;
 use crate::layers::{ReadyLayer, ensure_layers};
-use crate::load::{Loaded, ResolvedImage};
-use crate::target::{self, Destination, Target};
+use crate::load::Loaded;
+use crate::target::{self, Target};
 use crate::transfer;
 
 /// Grafts layers.
@@ -67,7 +67,7 @@ impl Builder for GraftBuilder {
         let below = below.filter(|digest| !layers.iter().any(|layer| layer.digest() == *digest));
         Ok(Built {
             reused: reused.iter().chain(below).cloned().collect(),
-            blobs: blobs(&ground, &layers),
+            blobs: blobs(&ground, &layers, target),
             levels,
             layers: own,
             ..Built::default()
@@ -123,24 +123,8 @@ async fn base_ground(loaded: &Loaded, target: &Target) -> Result<Ground, Error> 
         level: None,
         images: load_images(&base.store, &base.name(), platforms).await?,
         base: Some(base.digest.clone()),
-        origins: base_origins(base, target),
+        origins: base.origins(target),
     })
-}
-
-fn base_origins(base: &ResolvedImage, target: &Target) -> Vec<BlobOrigin> {
-    let upload = BlobOrigin::Upload(BlobSource::Store(Arc::clone(&base.store)));
-    match &base.repository {
-        Some(repository) if target.destination == Destination::Registry => {
-            if *repository == target.repository {
-                vec![BlobOrigin::Present]
-            } else if repository.registry() == target.repository.registry() {
-                vec![BlobOrigin::Mount(repository.clone()), upload]
-            } else {
-                vec![upload]
-            }
-        }
-        _ => vec![upload],
-    }
 }
 
 /// Returns the existing image of a level, all of whose blobs are at the target.
@@ -211,7 +195,7 @@ fn graft_levels(
 }
 
 /// Returns every layer of the images, and where it may come from.
-fn blobs(ground: &Ground, layers: &[ReadyLayer]) -> Vec<PublicationBlob> {
+fn blobs(ground: &Ground, layers: &[ReadyLayer], target: &Target) -> Vec<PublicationBlob> {
     let images = ground.images.iter();
     let of_ground = images.flat_map(|(_, image)| image.manifest().layers());
     let of_ground = of_ground.map(|layer| PublicationBlob {
@@ -219,6 +203,6 @@ fn blobs(ground: &Ground, layers: &[ReadyLayer]) -> Vec<PublicationBlob> {
         origins: ground.origins.clone(),
     });
     of_ground
-        .chain(layers.iter().map(ReadyLayer::to_blob))
+        .chain(layers.iter().map(|layer| layer.to_blob(target)))
         .collect()
 }

@@ -28,8 +28,8 @@ pub(super) struct Instructions {
     pub(super) named_contexts: Vec<NamedContext>,
 }
 
-/// Returns what builds `level` for `platform` on `grounds`; `named` says whether the engine can
-/// be told of images that replace stages.
+/// Returns what builds `level` for `platform` on `grounds`, with the images that are keys of `pins`
+/// by digest; `named` says whether the engine can be told of images that replace stages.
 ///
 /// # Errors
 /// A template cannot be rendered, or a stage not be replaced.
@@ -38,6 +38,7 @@ pub(super) fn instructions(
     level: Level,
     platform: &Platform,
     grounds: &Grounds,
+    pins: &BTreeMap<String, Reference>,
     named: bool,
 ) -> Result<Instructions, Error> {
     let Stages {
@@ -57,7 +58,7 @@ pub(super) fn instructions(
     } else {
         (text, target)
     };
-    let text = pinned(recipe, &text, platform)?;
+    let text = pinned(recipe, &text, platform, pins)?;
     let context = match &recipe.context_levels {
         Some(levels) => {
             let sees = |path: &[u8]| levels.level_of(path).is_some_and(|own| own <= level);
@@ -153,11 +154,17 @@ fn named_contexts(
     images.iter().map(context).collect()
 }
 
-/// Returns `text` with every image that was resolved by its digest.
-fn pinned(recipe: &LoadedDockerfile, text: &str, platform: &Platform) -> Result<String, Error> {
+/// Returns `text` with the images of `pins` by digest.
+fn pinned(
+    recipe: &LoadedDockerfile,
+    text: &str,
+    platform: &Platform,
+    pins: &BTreeMap<String, Reference>,
+) -> Result<String, Error> {
     let arguments = BuildArguments {
         args: recipe.args.clone(),
         platform: platform.clone(),
     };
-    Ok(pin_images(&recipe.parse(text)?, &arguments, &recipe.pins))
+    let dockerfile = recipe.parse(text)?;
+    Ok(pin_images(&dockerfile, &arguments, pins, &recipe.pins))
 }

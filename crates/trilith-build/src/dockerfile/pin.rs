@@ -15,12 +15,14 @@ use super::graph::{Origin, StageGraph};
 use super::instruction::{Instruction, Step};
 
 /// Returns the text of `dockerfile` with the images that are keys of `pins`, as they are called
-/// when it is built with `arguments`, replaced by their values. All else stays as it is.
+/// when it is built with `arguments`, replaced by their values; for stages that name a platform of
+/// their own, by those of `for_any_platform`. All else stays as it is.
 #[must_use]
 pub fn pin_images(
     dockerfile: &Dockerfile,
     arguments: &BuildArguments,
     pins: &BTreeMap<String, Reference>,
+    for_any_platform: &BTreeMap<String, Reference>,
 ) -> String {
     let graph = StageGraph::new(dockerfile, arguments);
     let mut edits: Vec<(Range<usize>, String)> = Vec::new();
@@ -30,7 +32,9 @@ pub fn pin_images(
         {
             let instruction = &dockerfile.instructions[stage.range.start];
             let word = words(dockerfile, instruction).find(|(_, word)| *word == from.image);
-            if let (Some((range, _)), Some(pin)) = (word, pins.get(image)) {
+            let own = from.platform.is_some();
+            let pin = if own { for_any_platform } else { pins }.get(image);
+            if let (Some((range, _)), Some(pin)) = (word, pin) {
                 edits.push((range, pin.to_string()));
             }
         }
@@ -166,7 +170,7 @@ mod tests {
                 args: BTreeMap::from([("BASE".to_owned(), "debian:12".to_owned())]),
                 platform: "linux/amd64".parse().unwrap(),
             };
-            let pinned = pin_images(&dockerfile, &arguments, &pins);
+            let pinned = pin_images(&dockerfile, &arguments, &pins, &pins);
             assert_eq!(pinned, expected.replace('%', &digest), "{text}");
         }
     }

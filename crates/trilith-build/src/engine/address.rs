@@ -98,6 +98,11 @@ impl AddressError {
         let text = super::redact::clean_urls(text);
         Self { text, reason }
     }
+
+    /// Returns the text, without passwords.
+    pub(super) fn text(&self) -> &str {
+        &self.text
+    }
 }
 
 impl Default for EngineAddress {

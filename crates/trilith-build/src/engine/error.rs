@@ -21,6 +21,12 @@ pub enum EngineError {
         /// Why, where there is more to say.
         source: Option<Box<dyn std::error::Error + Send + Sync>>,
     },
+    /// Of all engines, none answers.
+    #[error("no engine answers: {}", join(reasons))]
+    NoneAnswers {
+        /// Why each of them does not.
+        reasons: Vec<EngineError>,
+    },
     /// A step failed.
     #[error("step `{step}` failed: {reason}")]
     Step {
@@ -87,7 +93,9 @@ impl EngineError {
     #[must_use]
     pub fn kind(&self) -> Kind {
         match self {
-            Self::Unreachable { .. } | Self::Lost { .. } => Kind::Unavailable,
+            Self::Unreachable { .. } | Self::NoneAnswers { .. } | Self::Lost { .. } => {
+                Kind::Unavailable
+            }
             Self::Failed { kind, .. } => *kind,
             Self::Unsupported { .. } => Kind::Usage,
             Self::Context(error) => error.kind(),
@@ -99,7 +107,7 @@ impl EngineError {
     #[must_use]
     pub fn is_retryable(&self) -> bool {
         match self {
-            Self::Unreachable { .. } | Self::Lost { .. } => true,
+            Self::Unreachable { .. } | Self::NoneAnswers { .. } | Self::Lost { .. } => true,
             Self::Context(error) => error.is_retryable(),
             _ => false,
         }
@@ -109,11 +117,22 @@ impl EngineError {
     #[must_use]
     pub fn hint(&self) -> Option<String> {
         match self {
-            Self::Unreachable { .. } | Self::Unsupported { .. } => {
+            Self::Unreachable { .. } | Self::NoneAnswers { .. } | Self::Unsupported { .. } => {
                 Some("`trilith doctor` tells which engines answer and what each can do".to_owned())
             }
             Self::Context(error) => error.hint(),
             _ => None,
         }
     }
+}
+
+/// Returns the reasons in one line, each with its causes.
+fn join(reasons: &[EngineError]) -> String {
+    let reasons = reasons.iter().map(|reason| {
+        let first: &dyn std::error::Error = reason;
+        let causes = std::iter::successors(Some(first), |error| error.source());
+        let causes: Vec<String> = causes.map(ToString::to_string).collect();
+        causes.join(": ")
+    });
+    reasons.collect::<Vec<_>>().join("; ")
 }

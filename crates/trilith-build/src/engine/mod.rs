@@ -7,6 +7,7 @@ mod address;
 mod buildkit;
 mod docker;
 mod error;
+mod open;
 mod podman;
 mod redact;
 mod request;
@@ -25,6 +26,7 @@ pub use address::{
 pub use buildkit::{BuildkitAddress, BuildkitEngine};
 pub use docker::DockerEngine;
 pub use error::EngineError;
+pub use open::{EngineAddresses, open_engine, open_first_engine, probe_engines};
 pub use podman::{Podman, PodmanOptions};
 pub use request::{
     BuildRequest, BuildSecret, CacheEntry, NamedContext, Network, SecretSource, SshAgent,
@@ -91,6 +93,39 @@ pub enum Feature {
     Load,
     /// It pushes to registries by itself.
     Push,
+}
+
+impl Feature {
+    /// All of them.
+    pub const ALL: [Self; 7] = [
+        Self::NamedContexts,
+        Self::Secrets,
+        Self::Ssh,
+        Self::CacheImport,
+        Self::CacheExport,
+        Self::Load,
+        Self::Push,
+    ];
+
+    /// Returns its name, as in `cache-import`.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::NamedContexts => "named-contexts",
+            Self::Secrets => "secrets",
+            Self::Ssh => "ssh",
+            Self::CacheImport => "cache-import",
+            Self::CacheExport => "cache-export",
+            Self::Load => "load",
+            Self::Push => "push",
+        }
+    }
+}
+
+impl fmt::Display for Feature {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
 }
 
 /// Where the result of a build goes.

@@ -13,6 +13,7 @@
 //! | caches in a directory or in the image | no | no |
 //! | here-documents | no, refused in the middle of the build | yes |
 //! | `host-gateway` for extra hosts | no | yes |
+//! | a remote one tells the digest of what it pushed | no, the registry is asked | yes |
 //! | labels with `$` or line ends in them | yes | no, replaces them |
 //! | `RUN` in images with `HEALTHCHECK`, `SHELL`, `ONBUILD` | only as `--format docker` | as 4.3 |
 //!
@@ -319,10 +320,13 @@ impl Engine for Podman {
             return Err(failure::of_call("push", &name, &message));
         }
         output.finish();
-        let text = fs::read_to_string(&digest).map_err(workspace::io("read", &digest))?;
-        text.trim()
-            .parse()
-            .map_err(|_| malformed("push", &name, text.trim()))
+        // A remote Podman 4.3 takes the file's name, and writes nothing.
+        let text = fs::read_to_string(&digest).unwrap_or_default();
+        let digest = match text.trim() {
+            "" => None,
+            text => Some(text.parse().map_err(|_| malformed("push", &name, text))?),
+        };
+        self.pushed(reference, digest).await
     }
 
     async fn save(&self, image: &BuiltImage, archive: &Path) -> Result<(), EngineError> {
@@ -336,6 +340,18 @@ impl Engine for Podman {
         }
         let message = failure::last_error(&output.stderr);
         Err(failure::of_call("save", &image.id.to_string(), &message))
+    }
+
+    async fn load(&self, archive: &Path) -> Result<(), EngineError> {
+        let name = archive.display().to_string();
+        let mut arguments = Arguments::new(&["load", "--quiet"]);
+        arguments.option("--input", archive);
+        let output = self.program.output(&arguments.0).await?;
+        if output.status.success() {
+            return Ok(());
+        }
+        let message = failure::last_error(&output.stderr);
+        Err(failure::of_call("load", &name, &message))
     }
 
     async fn untag(&self, reference: &Reference) -> Result<(), EngineError> {

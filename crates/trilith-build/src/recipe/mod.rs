@@ -207,7 +207,12 @@ impl DockerfileFiles {
         let mut images = std::collections::BTreeSet::new();
         for platform in &settings.platforms {
             let variables = variables(&self.recipe, settings, base_name, platform);
-            contents.insert(platform, self.source.content(&variables)?);
+            // Extra dependencies are an input of level lock, not of the text.
+            let without = TemplateVariables {
+                extra_deps: None,
+                ..variables.clone()
+            };
+            contents.insert(platform, self.source.content(&without)?);
             for start in self.source.starts() {
                 let variables = TemplateVariables {
                     build_from: *start,

@@ -338,7 +338,7 @@ async fn a_stage_that_is_replaced_by_nothing() {
     assert!(error.to_string().contains("acme/gone:1"), "{error}");
 }
 
-async fn wait_for(flag: &AtomicBool) {
+pub(crate) async fn wait_for(flag: &AtomicBool) {
     let deadline = Instant::now() + Duration::from_secs(120);
     while !flag.load(Ordering::SeqCst) {
         assert!(Instant::now() < deadline, "it did not start");
@@ -347,7 +347,7 @@ async fn wait_for(flag: &AtomicBool) {
 }
 
 /// Returns the processes whose command lines have `text` in them, zombies apart.
-fn processes(text: &str) -> Vec<PathBuf> {
+pub(crate) fn processes(text: &str) -> Vec<PathBuf> {
     let entries = std::fs::read_dir("/proc").unwrap();
     let paths = entries.filter_map(|entry| Some(entry.ok()?.path()));
     paths

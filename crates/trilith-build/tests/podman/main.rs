@@ -7,3 +7,5 @@ mod builds;
 mod failures;
 mod images;
 mod parts;
+mod remote;
+mod rootless;

@@ -14,7 +14,7 @@ use super::config::{RegistryConfig, Timeouts};
 use super::credentials::{Credential, Credentials};
 use super::endpoint::Endpoints;
 use super::exchange::{Answer, Call};
-use super::failure::{Cause, Failure};
+use super::failure::{Account, Cause, Failure};
 use super::host::{Host, lock};
 use super::observe::{Counters, Event, Stats};
 use super::repository::RegistryRepository;
@@ -83,6 +83,17 @@ impl RegistryClient {
         let endpoint = self.0.endpoints.of(registry)?;
         let found = self.0.credentials.lookup(&endpoint, repository).await?;
         Ok(found.credential)
+    }
+
+    /// Returns where the credentials for `registry` and `repository` are from, or where they were
+    /// looked for.
+    ///
+    /// # Errors
+    /// As [`Self::credential`].
+    pub async fn account(&self, registry: &str, repository: &str) -> Result<Account, Error> {
+        let endpoint = self.0.endpoints.of(registry)?;
+        let found = self.0.credentials.lookup(&endpoint, repository).await?;
+        Ok(found.account)
     }
 
     /// Returns whether `registry` is spoken to without TLS, as those on loopback are and those

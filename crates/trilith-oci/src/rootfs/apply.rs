@@ -14,6 +14,7 @@ use trilith_core::Digest;
 use super::pack::WHITEOUT;
 use super::root::{Inside, Root, join, kind_of, names_in, open_directory, remove};
 use super::unpack::{Ownership, UnpackOptions, UnpackReport};
+use super::watch::Watch;
 use crate::decompress::{Hashed, unpacked};
 use crate::error::Error;
 use crate::reading::read_failure;
@@ -47,6 +48,7 @@ pub(super) struct Unpacker {
     /// What the present layer put there, with the directories above: whiteouts spare it.
     fresh: HashSet<Vec<u8>>,
     warnings: Vec<String>,
+    watch: Option<Watch>,
 }
 
 /// A member that has a name, and the layer it is from.
@@ -71,6 +73,7 @@ impl Unpacker {
             directories: BTreeMap::from([(Vec::new(), IMPLICIT)]),
             fresh: HashSet::new(),
             warnings: Vec::new(),
+            watch: options.find.map(Watch::new),
         })
     }
 
@@ -82,6 +85,9 @@ impl Unpacker {
         diff_id: &Digest,
     ) -> Result<(), Error> {
         self.fresh.clear();
+        if let Some(watch) = &mut self.watch {
+            watch.next_layer();
+        }
         let (plain, _) = unpacked(content).map_err(|error| read_failure(object, error))?;
         let mut tar = TarReader::new(Hashed::new(plain, diff_id), object.to_owned());
         while let Some(member) = tar.next_member()? {
@@ -103,6 +109,9 @@ impl Unpacker {
 
     fn put(&mut self, member: &Member, data: &mut impl Read, layer: &str) -> Result<(), Error> {
         let path = safe_path(&member.path).map_err(|reason| refused(layer, member, reason))?;
+        if let Some(watch) = &mut self.watch {
+            watch.see(&path, member);
+        }
         let Some(name) = path.last() else {
             return self.put_root(member, layer);
         };
@@ -110,7 +119,16 @@ impl Unpacker {
         if let Some(hidden) = name.strip_prefix(WHITEOUT) {
             return self.hide(member, &parent, hidden, layer);
         }
-        let parent = self.parent(member, &parent, layer)?;
+        let lexical = parent;
+        let parent = self.parent(member, &lexical, layer)?;
+        let real = parent.join(name);
+        if let Some(watch) = &mut self.watch
+            && real != join(&lexical, name)
+        {
+            // Through a link on the way.
+            let real: Vec<&[u8]> = real.split(|&byte| byte == b'/').collect();
+            watch.see(&real, member);
+        }
         let entry = Entry {
             member,
             parent: &parent,
@@ -272,6 +290,7 @@ impl Unpacker {
         }
         Ok(UnpackReport {
             warnings: self.warnings,
+            found: self.watch.as_ref().and_then(Watch::finish),
         })
     }
 

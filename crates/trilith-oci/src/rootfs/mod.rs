@@ -13,6 +13,8 @@ mod scan;
 #[cfg(test)]
 mod tests;
 mod unpack;
+mod watch;
 
 pub use pack::{RootFsSource, open_rootfs, open_scratch};
 pub use unpack::{Ownership, UnpackOptions, UnpackReport, unpack_image};
+pub use watch::Subtree;

@@ -9,6 +9,7 @@ use std::sync::Arc;
 use trilith_core::Digest;
 
 use super::unpack::{Ownership, UnpackOptions, UnpackReport, unpack_image};
+use super::watch::Subtree;
 use crate::descriptor::Descriptor;
 use crate::error::{Error, Kind};
 use crate::image::{Format, Image, ImageConfig, Manifest};
@@ -59,17 +60,17 @@ fn layer(lines: &[Line<'_>]) -> Vec<u8> {
 async fn unpack_tars(
     tars: &[Vec<u8>],
     target: &Path,
-    ownership: Ownership,
+    options: UnpackOptions,
 ) -> Result<UnpackReport, Error> {
     let packed: Vec<(&[u8], Digest)> = tars.iter().map(|t| (&**t, Digest::of(t))).collect();
-    unpack_packed(&packed, target, ownership).await
+    unpack_packed(&packed, target, options).await
 }
 
 /// Unpacks an image of layers that are packed, each with its diff ID.
 async fn unpack_packed(
     layers: &[(&[u8], Digest)],
     target: &Path,
-    ownership: Ownership,
+    options: UnpackOptions,
 ) -> Result<UnpackReport, Error> {
     let store = MemoryStore::default();
     let mut config = serde_json::json!({ "architecture": "amd64", "os": "linux" });
@@ -87,12 +88,19 @@ async fn unpack_packed(
     let manifest = Manifest::new(Format::Oci, &descriptor, &descriptors);
     let image = Image::new(manifest, config).unwrap();
     let store: Arc<dyn ImageStore> = Arc::new(store);
-    unpack_image(&store, &image, target, UnpackOptions { ownership }).await
+    unpack_image(&store, &image, target, options).await
+}
+
+fn mine() -> UnpackOptions {
+    UnpackOptions {
+        ownership: Ownership::Mine,
+        find: None,
+    }
 }
 
 async fn unpack(layers: &[&[Line<'_>]], target: &Path) -> Result<UnpackReport, Error> {
     let tars: Vec<Vec<u8>> = layers.iter().map(|lines| layer(lines)).collect();
-    unpack_tars(&tars, target, Ownership::default()).await
+    unpack_tars(&tars, target, UnpackOptions::default()).await
 }
 
 /// Lists a directory: each path with its content, link or kind.
@@ -365,7 +373,7 @@ async fn modes_times_and_special_files_are_kept() {
     }
     member(&mut builder, ('p', "pipe", ""));
     member(&mut builder, ('s', "link", "nowhere"));
-    unpack_tars(&[builder.into_inner().unwrap()], &target, Ownership::Mine)
+    unpack_tars(&[builder.into_inner().unwrap()], &target, mine())
         .await
         .unwrap();
     for (name, mode) in [
@@ -401,9 +409,7 @@ async fn devices_need_privileges_and_are_left_out_without() {
     let lines: &[Line<'_>] = &[('c', "null", ""), ('f', "a", "a")];
     let directory = tempfile::tempdir().unwrap();
     let target = directory.path().join("mine");
-    let report = unpack_tars(&[layer(lines)], &target, Ownership::Mine)
-        .await
-        .unwrap();
+    let report = unpack_tars(&[layer(lines)], &target, mine()).await.unwrap();
     assert_eq!(report.warnings.len(), 1);
     assert!(report.warnings[0].contains("`null` is a device"));
     assert_eq!(listing(&target).len(), 1);
@@ -464,7 +470,7 @@ async fn packed_layers_are_unpacked_and_their_diff_ids_checked() {
         let directory = tempfile::tempdir().unwrap();
         let target = directory.path().join("out");
         let layers = [(&*packed, diff_id.clone())];
-        let result = unpack_packed(&layers, &target, Ownership::default()).await;
+        let result = unpack_packed(&layers, &target, UnpackOptions::default()).await;
         match expected {
             None => assert!(result.is_ok() && target.join("a").exists()),
             Some(reason) => {
@@ -503,5 +509,52 @@ proptest::proptest! {
         let expected = [("outside", "/"), ("outside/precious", "p")]
             .map(|(path, what)| (path.to_owned(), what.to_owned()));
         proptest::prop_assert_eq!(left, expected);
+    }
+}
+
+#[tokio::test]
+async fn the_layer_that_is_a_subtree_is_found() {
+    const BASE: &[Line<'_>] = &[
+        ('d', "usr", ""),
+        ('f', "usr/lib", "x"),
+        ('s', "link", "opt/app"),
+    ];
+    const APP: &[Line<'_>] = &[('d', "opt/app", ""), ('f', "opt/app/run", "1")];
+    let cases: [(&[&[Line<'_>]], Option<usize>); 11] = [
+        (&[BASE, APP], Some(1)),
+        (&[APP, BASE], Some(0)),
+        (&[BASE, &[('f', "opt/app", "one file")]], Some(1)),
+        (&[BASE], None),
+        // More than the subtree: the directories above count.
+        (
+            &[BASE, &[('d', "opt", ""), ('f', "opt/app/run", "1")]],
+            None,
+        ),
+        (
+            &[BASE, &[('f', "opt/app/run", "1"), ('f', "opt/apple", "")]],
+            None,
+        ),
+        // In two layers, or hidden by one.
+        (&[BASE, APP, &[('f', "opt/app/more", "")]], None),
+        (&[APP, &[('f', "opt/.wh.app", "")], APP], None),
+        (&[APP, &[('f', "opt/.wh..wh..opq", "")]], None),
+        // Through a link, and by a parent that is none any more.
+        (&[BASE, APP, &[('f', "link/more", "")]], None),
+        (&[APP, &[('f', "opt", "")]], None),
+    ];
+    for (layers, expected) in cases {
+        for (owner, expected) in [((0, 0), expected), ((1, 1), None)] {
+            let target = tempfile::tempdir().unwrap();
+            let tars: Vec<Vec<u8>> = layers.iter().map(|lines| layer(lines)).collect();
+            let options = UnpackOptions {
+                ownership: Ownership::Mine,
+                find: Some(Subtree {
+                    path: b"opt/app".to_vec(),
+                    owner,
+                }),
+            };
+            let report = unpack_tars(&tars, target.path(), options).await.unwrap();
+            assert_eq!(report.found, expected, "{layers:?}");
+        }
     }
 }

@@ -15,6 +15,7 @@ use std::sync::Arc;
 use tokio::runtime::Handle;
 
 use super::apply::Unpacker;
+use super::watch::Subtree;
 use crate::error::Error;
 use crate::image::Image;
 use crate::reading::{BlockingReader, off_thread};
@@ -41,10 +42,12 @@ impl Default for Ownership {
 }
 
 /// How to unpack.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default)]
 pub struct UnpackOptions {
     /// Who owns what is unpacked.
     pub ownership: Ownership,
+    /// A subtree that may be all of one layer.
+    pub find: Option<Subtree>,
 }
 
 /// What unpacking came to.
@@ -52,6 +55,9 @@ pub struct UnpackOptions {
 pub struct UnpackReport {
     /// What could not be kept, one sentence each, at most a hundred.
     pub warnings: Vec<String>,
+    /// The layer, counted from the bottom, that holds exactly the
+    /// [subtree](UnpackOptions::find): it alone changes it, and changes nothing else.
+    pub found: Option<usize>,
 }
 
 /// Unpacks `image`, whose layers are in `source`, into `target`, an empty or absent directory.

@@ -2,6 +2,7 @@
 
 pub(crate) mod build;
 pub(crate) mod copy;
+pub(crate) mod doctor;
 pub(crate) mod explain;
 pub(crate) mod hash;
 pub(crate) mod init;

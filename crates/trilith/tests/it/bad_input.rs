@@ -262,3 +262,28 @@ fn commands_without_what_they_need() {
         "{error}"
     );
 }
+
+#[test]
+fn a_layer_that_would_hide_a_link_of_the_base() {
+    let registry = Registry::start(RegistryOptions::default());
+    let base = busybox_image(&registry, "base:1", &ImageOptions::default());
+    let trilith = Trilith::new();
+    let project = project(&registry, "acme/app", &base.reference);
+    let good = project.read("trilith.toml");
+    project.write("app/lib/x", "1");
+    for (to, warned) in [
+        ("/bin/tool", true),
+        ("/", true),
+        ("/usr/bin/tool", false),
+        ("/opt/bin", false),
+    ] {
+        project.write(
+            "trilith.toml",
+            good.replace("to = \"/opt/app\"", &format!("to = \"{to}\"")),
+        );
+        let output = trilith.run(&["plan", "--project", path(&project)]);
+        let told = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert!(output.status.success(), "{told}");
+        assert_eq!(told.contains("would be hidden"), warned, "{to}: {told}");
+    }
+}

@@ -6,6 +6,8 @@ mod bad_input;
 mod contract;
 mod crash;
 mod determinism;
+mod doctor;
+mod engines;
 mod explain;
 mod faults;
 mod interop;

@@ -103,5 +103,5 @@ fn every_command_runs() {
         );
         count += 1;
     }
-    assert_eq!(count, 7);
+    assert_eq!(count, 8);
 }

@@ -308,3 +308,49 @@ fn a_layer_out_of_another_image() {
     let error = trilith.error(1, &["build", "--push", "--project", path(&user)]);
     assert!(error.contains("/opt/none"), "{error}");
 }
+
+#[test]
+fn a_layer_that_is_all_of_what_is_copied_is_mounted() {
+    let registry = Registry::start(RegistryOptions::default());
+    let base = busybox_image(&registry, "base:1", &ImageOptions::default());
+    let tool = project(&registry, "acme/tool", &base.reference);
+    let built = Trilith::new().push(&tool);
+    let layers = built["layers"].as_array().unwrap();
+    let of_vendor = layers.iter().find(|layer| layer["level"] == "lock");
+    let of_vendor = of_vendor.unwrap()["digest"].as_str().unwrap();
+    let user = Project::empty();
+    user.write(
+        "trilith.toml",
+        format!(
+            "[image]\nrepository = \"{}\"\nversion = \"1\"\nbase = \"scratch\"\n\
+             [[layer]]\nlevel = \"lock\"\nfrom = {}\ncopy = \"/opt/app/vendor\"\nto = \"/opt/app/vendor\"\n",
+            registry.reference("acme/user"),
+            built["reference"],
+        ),
+    );
+    let trilith = Trilith::new();
+    registry.forget_requests();
+    let first = trilith.push(&user);
+    assert_eq!(first["layers"][0]["digest"], of_vendor, "{first}");
+    assert_eq!(first["layers"][0]["reused"], true, "{first}");
+    let uploads = registry.requests();
+    let uploads = uploads
+        .iter()
+        .filter(|r| r.method == "PUT" && r.path.contains(of_vendor));
+    assert_eq!(uploads.count(), 0, "the blob is mounted");
+    // The store has it copied, and another registry gets it sent.
+    let stored = trilith.json(&["build", "--project", path(&user)]);
+    assert_eq!(stored["digest"], first["digest"]);
+    let elsewhere = Registry::start(RegistryOptions::default());
+    let other = elsewhere.reference("acme/user");
+    let sent = trilith.json(&[
+        "build",
+        "--push",
+        "--project",
+        path(&user),
+        "--repository",
+        &other,
+    ]);
+    assert_eq!(sent["digest"], first["digest"]);
+    assert_complete(&elsewhere, "acme/user");
+}

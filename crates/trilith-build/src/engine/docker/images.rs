@@ -69,6 +69,17 @@ struct Aux {
     digest: Option<String>,
 }
 
+impl Pushing {
+    /// Returns the digest that was pushed. With containerd's image store it is only in the last
+    /// line for people: `1.0: digest: sha256:… size: 891`.
+    fn digest(&self) -> Option<Digest> {
+        let told = self.aux.as_ref().and_then(|aux| aux.digest.as_deref());
+        let status = self.status.as_deref().unwrap_or_default();
+        let shown = || status.split_once("digest: ")?.1.split(' ').next();
+        told.or_else(shown)?.parse().ok()
+    }
+}
+
 impl DockerEngine {
     /// Checks that the engine has the image that it says it built.
     pub(super) async fn verify(
@@ -164,8 +175,7 @@ impl DockerEngine {
                 let reason = redactor.clean(error);
                 return Err(doing.failed(&reason, kind_of(&reason)));
             }
-            let pushed = message.aux.as_ref().and_then(|aux| aux.digest.as_ref());
-            digest = pushed.and_then(|digest| digest.parse().ok()).or(digest);
+            digest = message.digest().or(digest);
             told.take(message);
         }
         told.finish();

@@ -51,12 +51,30 @@ pub(super) fn of_call(operation: &'static str, object: &str, message: &str) -> E
     } else {
         reason
     };
+    // A Podman elsewhere. Its own client begins this in one case or the other.
+    if reason.contains("onnect to Podman") {
+        return EngineError::Unreachable {
+            engine: EngineKind::Podman,
+            address: socket(reason),
+            source: Some(reason.into()),
+        };
+    }
     EngineError::Failed {
         engine: EngineKind::Podman,
         operation,
         object: object.to_owned(),
         reason: reason.to_owned(),
         kind: kind_of(reason),
+    }
+}
+
+/// Returns the socket in `…: dial unix /run/podman.sock: connect: connection refused`.
+fn socket(reason: &str) -> String {
+    let dialled = reason.split_once("dial unix ").map(|(_, rest)| rest);
+    let path = dialled.and_then(|rest| rest.split_once(": "));
+    match path {
+        Some((path, _)) => format!("unix://{path}"),
+        None => "its socket".to_owned(),
     }
 }
 
@@ -181,6 +199,19 @@ mod tests {
         let killed = of_build(failed, ExitStatus::from_raw(9), "x");
         assert_eq!(killed.kind(), Kind::Unavailable);
         assert!(matches!(killed, EngineError::Lost { .. }));
+    }
+
+    #[test]
+    fn a_podman_elsewhere_that_does_not_answer() {
+        let reason = "unable to connect to Podman socket: Get \"http://d/_ping\": \
+            dial unix /run/p.sock: connect: connection refused";
+        let error = of_call("find", "x", reason);
+        assert_eq!(
+            error.to_string(),
+            "podman does not answer at `unix:///run/p.sock`"
+        );
+        let other = of_call("find", "x", "Cannot connect to Podman. Please verify");
+        assert_eq!(other.to_string(), "podman does not answer at `its socket`");
     }
 
     #[test]

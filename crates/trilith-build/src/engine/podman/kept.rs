@@ -3,8 +3,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use serde::Deserialize;
-use trilith_core::Reference;
-use trilith_oci::Kind;
+use trilith_core::{Digest, Reference};
+use trilith_oci::{ImageStore as _, Kind, Name};
 
 use super::super::{BuildRequest, BuiltImage, EngineError, EngineKind};
 use super::{Podman, failure};
@@ -93,6 +93,42 @@ impl Podman {
                 format!("label `{name}` is not what it was set to"),
             )),
             None => Ok(()),
+        }
+    }
+
+    /// Checks that the registry has what was pushed, and returns its digest, which Podman may
+    /// not have told.
+    pub(super) async fn pushed(
+        &self,
+        reference: &Reference,
+        digest: Option<Digest>,
+    ) -> Result<Digest, EngineError> {
+        let wrong = |reason: String, kind| EngineError::Failed {
+            engine: EngineKind::Podman,
+            operation: "push",
+            object: reference.to_string(),
+            reason,
+            kind,
+        };
+        let name = match (digest, reference.tag()) {
+            (Some(digest), _) => Name::Digest(digest),
+            (None, Some(tag)) => Name::Tag(tag.clone()),
+            (None, None) => return Err(wrong("it has no tag".to_owned(), Kind::Usage)),
+        };
+        let looked = async {
+            let repository = self.registry.repository(reference.repository())?;
+            repository.resolve(&name).await
+        };
+        match looked.await {
+            Ok(Some(found)) => Ok(found.digest),
+            Ok(None) => {
+                let reason = "it is not in the registry afterwards".to_owned();
+                Err(wrong(reason, Kind::Corrupt))
+            }
+            Err(error) => {
+                let reason = format!("the registry cannot be asked afterwards: {error}");
+                Err(wrong(reason, error.kind()))
+            }
         }
     }
 }

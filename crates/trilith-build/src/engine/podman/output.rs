@@ -124,7 +124,7 @@ impl<'o> BuildOutput<'o> {
         let at = self.tail.iter().rposition(is_error);
         let message: Vec<String> = at.map_or_else(Vec::new, |at| self.tail.split_off(at).into());
         let message = message.join("\n");
-        let message = message.trim_start_matches("Error: ").to_owned();
+        let message = message.trim_start_matches("Error: ").trim_end().to_owned();
         let running = self.running.as_ref();
         let step = running.map(|step| (step.title.clone(), step.instruction.clone()));
         self.end(Some(if message.is_empty() {

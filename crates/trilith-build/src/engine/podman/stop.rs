@@ -7,6 +7,8 @@
 //! and removed. They name the files of the build in their description (`buildah.json`), which
 //! tells them from those of other builds.
 //!
+//! A Podman behind a socket goes on with the step it is at, whoever hangs up: it is out of reach.
+//!
 //! This blocks, up to some seconds: it is called where a future is dropped, and the process may
 //! end right after.
 

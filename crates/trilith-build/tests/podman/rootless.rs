@@ -1,0 +1,109 @@
+//! Podman without root: as a user who has subordinate ids and nothing else.
+
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use trilith_build::engine::{
+    BuildSecret, Engine as _, Export, Podman, PodmanOptions, Progress, SecretSource,
+};
+use trilith_oci::registry::Secret;
+use trilith_testkit::{
+    ImageOptions, Registry, RegistryOptions, Rootless, assert_success, busybox_image, stdout_of,
+};
+
+use crate::build::Build;
+use crate::parts::{files, registry_client};
+
+/// Set for [`as_the_user`]: where contexts are unpacked, and the base image.
+const VARIABLES: [&str; 2] = ["TRILITH_TEST_TEMPORARY", "TRILITH_TEST_BASE"];
+
+#[test]
+fn a_user_without_rights_builds() {
+    let registry = Registry::start(RegistryOptions::default());
+    let base = busybox_image(&registry, "base:1", &ImageOptions::default());
+    let user = Rootless::new();
+    // The user may not get to where the tests are.
+    let test = user.temporary().join("test");
+    std::fs::copy(std::env::current_exe().unwrap(), &test).unwrap();
+    let mut command = user.command("env");
+    let work = user.temporary().join("work");
+    stdout_of(user.command("mkdir").arg(&work));
+    for (name, value) in VARIABLES
+        .into_iter()
+        .zip([work.to_str().unwrap(), &base.reference])
+    {
+        command.arg(format!("{name}={value}"));
+    }
+    command
+        .arg(&test)
+        .args(["--exact", "rootless::as_the_user", "--nocapture"]);
+    let output = assert_success(&mut command);
+    let said = String::from_utf8_lossy(&output.stdout).into_owned();
+    assert!(said.contains("built as a user"), "{said}");
+    assert!(registry.manifest("acme/rootless", "1").is_some());
+}
+
+/// What the user does. Without the variables it is not the user who runs this.
+#[tokio::test(flavor = "multi_thread")]
+async fn as_the_user() {
+    let [Ok(temporary), Ok(base)] = VARIABLES.map(std::env::var) else {
+        return;
+    };
+    let temporary = PathBuf::from(temporary);
+    let engine = Podman::new(
+        PodmanOptions::new(temporary.clone()),
+        registry_client(Vec::new()),
+    );
+    let mut build = Build::new(&format!(
+        "FROM {base}\nCOPY . /c/\n\
+         RUN --mount=type=secret,id=s test \"$(cat /run/secrets/s)\" = planted && mkdir /own && chown 10001 /own\n\
+         USER 10001\nRUN touch /own/x && test \"$(stat -c %u:%a /c/locked)\" = 0:555\n"
+    ));
+    build.file("locked/file", "");
+    std::fs::set_permissions(
+        build.path().join("locked"),
+        std::os::unix::fs::PermissionsExt::from_mode(0o500),
+    )
+    .unwrap();
+    build.secrets.push(BuildSecret {
+        id: "s".to_owned(),
+        source: SecretSource::Value(Secret::new("planted")),
+    });
+    let (image, _) = build.image(&engine).await;
+    let registry = base.split('/').next().unwrap();
+    let name = format!("{registry}/acme/rootless:1").parse().unwrap();
+    engine.tag(&image, &name).await.unwrap();
+    engine.push(&name, &|_| {}).await.unwrap();
+    assert_eq!(files(&temporary), Vec::<PathBuf>::new());
+
+    let endless = Build::new(&format!(
+        "FROM {base}\nUSER 10001\nRUN echo started; sleep 76543\n"
+    ));
+    let started = AtomicBool::new(false);
+    let observer = |progress| {
+        if matches!(progress, Progress::Log { text, .. } if text.contains("started")) {
+            started.store(true, Ordering::SeqCst);
+        }
+    };
+    let request = endless.request();
+    tokio::select! {
+        ended = engine.build(&request, Export::Keep, &observer) => panic!("{ended:?}"),
+        () = async {
+            while !started.load(Ordering::SeqCst) {
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            }
+        } => {}
+    }
+    let mut podman = std::process::Command::new("podman");
+    assert_eq!(
+        stdout_of(podman.args(["ps", "--all", "--external", "--quiet"])),
+        ""
+    );
+    assert_eq!(
+        crate::failures::processes("sleep\u{0}76543"),
+        Vec::<PathBuf>::new()
+    );
+    assert_eq!(files(&temporary), Vec::<PathBuf>::new());
+    println!("built as a user");
+}

@@ -1,0 +1,125 @@
+//! Builds that fail, are ended, or know a secret.
+
+use std::process::Command;
+
+use serde_json::Value;
+use trilith_testkit::{
+    ImageOptions, Registry, RegistryOptions, assert_success, busybox_image, run,
+};
+
+use super::parts::*;
+use crate::support::Trilith;
+
+pub(super) fn a_failing_step_moves_no_tag(engine: Start) {
+    let registry = Registry::start(RegistryOptions::default());
+    let base = busybox_image(&registry, "base:1", &ImageOptions::default());
+    let (engine, trilith) = (engine(), Trilith::new());
+    let project = project(&registry, &base.reference);
+    let failing = "RUN i=0; while [ $i -lt 70 ]; do echo line $i; i=$((i+1)); done; exit 7";
+    project.write("Dockerfile", format!("{DOCKERFILE}{failing}\n"));
+    let error = refused(&trilith, &engine, &project, &["--push", "--quiet"]);
+    assert!(error.contains("[runtime") && error.contains('7'), "{error}");
+    assert!(
+        error.contains("| line 69") && error.contains("| line 20"),
+        "{error}"
+    );
+    assert!(!error.contains("| line 19\n"), "{error}");
+    assert_eq!(registry.tags("acme/app"), Vec::<String>::new());
+    assert_eq!(engine.images(), Vec::<String>::new());
+    assert_tidy(&trilith);
+
+    // Nor does a file that cannot be there, a stage that does not exist, or a missing base.
+    let copies = DOCKERFILE.replace("COPY app", "COPY no-such-file");
+    project.write("Dockerfile", copies);
+    let error = refused(&trilith, &engine, &project, &["--push"]);
+    assert!(error.contains("no-such-file"), "{error}");
+    project.write("Dockerfile", DOCKERFILE.replace("AS runtime", "AS other"));
+    let error = refused(&trilith, &engine, &project, &["--push"]);
+    assert!(
+        error.contains("`runtime`") && error.contains("hint: "),
+        "{error}"
+    );
+    project.write("Dockerfile", DOCKERFILE);
+    let gone = registry.reference("gone:1");
+    let error = refused(
+        &trilith,
+        &engine,
+        &project,
+        &["--push", "--base-image", &gone],
+    );
+    assert!(error.contains("gone:1"), "{error}");
+    assert_eq!(registry.tags("acme/app"), Vec::<String>::new());
+}
+
+pub(super) fn secrets_stay_secret(engine: Start) {
+    const SECRET: &str = "s3cr3t-that-nobody-may-see";
+    let registry = Registry::start(RegistryOptions::default());
+    let base = busybox_image(&registry, "base:1", &ImageOptions::default());
+    let (engine, trilith) = (engine(), Trilith::new());
+    let project = project(&registry, &base.reference);
+    let step = "RUN --mount=type=secret,id=token grep -c nobody /run/secrets/token > /seen";
+    project.write("Dockerfile", format!("{DOCKERFILE}{step}\n"));
+    let mut command = build(
+        &trilith,
+        &engine,
+        &project,
+        &["--push", "--progress", "json"],
+    );
+    command.args(["--secret", "id=token,env=TOKEN", "--format", "json"]);
+    let output = assert_success(command.env("TOKEN", SECRET));
+    let events = String::from_utf8(output.stderr).unwrap();
+    for line in events.lines() {
+        let _event: Value = serde_json::from_str(line).unwrap();
+    }
+    let document = String::from_utf8(output.stdout).unwrap();
+    let reference: Value = serde_json::from_str(&document).unwrap();
+    let reference = reference["reference"].as_str().unwrap().to_owned();
+    let inspected = trilith.json(&["inspect", &reference]).to_string();
+    let directory = tempfile::tempdir().unwrap();
+    let rootfs = directory.path().join("rootfs");
+    trilith.json(&["copy", &reference, &format!("dir:{}", rootfs.display())]);
+    assert_eq!(std::fs::read_to_string(rootfs.join("seen")).unwrap(), "1\n");
+    for text in [&events, &document, &inspected] {
+        assert!(!text.contains(SECRET), "{text}");
+    }
+    let found = run(Command::new("grep")
+        .args(["-rl", SECRET])
+        .args([&rootfs, trilith.home()]));
+    assert_eq!(String::from_utf8(found.stdout).unwrap(), "");
+}
+
+pub(super) fn an_interrupted_build_leaves_nothing(engine: Start) {
+    use std::io::{BufRead as _, BufReader};
+    let registry = Registry::start(RegistryOptions::default());
+    let base = busybox_image(&registry, "base:1", &ImageOptions::default());
+    let (engine, trilith) = (engine(), Trilith::new());
+    let project = project(&registry, &base.reference);
+    let slow = format!("{DOCKERFILE}RUN echo waiting && sleep 300\n");
+    project.write("Dockerfile", slow);
+    let mut command = build(
+        &trilith,
+        &engine,
+        &project,
+        &["--push", "--progress", "json"],
+    );
+    let mut running = command
+        .stderr(std::process::Stdio::piped())
+        .spawn()
+        .unwrap();
+    let events = BufReader::new(running.stderr.take().unwrap());
+    let mut events = events.lines().map(|line| line.unwrap());
+    let waits = |line: &String| line.contains("\"log\"") && line.contains("waiting");
+    assert!(events.any(|line| waits(&line)));
+    let pid = running.id().to_string();
+    assert_success(Command::new("kill").args(["-INT", &pid]));
+    let rest: Vec<String> = events.collect();
+    let status = running.wait().unwrap();
+    assert_eq!(status.code(), Some(1), "{rest:?}");
+    assert!(
+        rest.iter().any(|line| line.contains("interrupted")),
+        "{rest:?}"
+    );
+    assert_eq!(registry.tags("acme/app"), Vec::<String>::new());
+    assert_eq!(engine.images(), Vec::<String>::new());
+    assert_tidy(&trilith);
+}

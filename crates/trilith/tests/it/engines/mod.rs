@@ -1,0 +1,69 @@
+//! Dockerfiles on real engines: three levels, what is built from what, and what is left behind.
+
+mod ends;
+mod levels;
+mod parts;
+mod places;
+
+/// The same tests for an engine.
+macro_rules! engines {
+    ($($name:ident: $start:ident,)+) => {
+        $(mod $name {
+            use super::parts::Engine;
+            use super::{ends, levels, places};
+
+            #[test]
+            fn three_levels() {
+                levels::three_levels(Engine::$start);
+            }
+
+            #[test]
+            fn a_dockerfile_without_levels_has_all_tags() {
+                levels::a_dockerfile_without_levels_has_all_tags(Engine::$start);
+            }
+
+            #[test]
+            fn templates_are_told_what_they_start_from() {
+                levels::templates_are_told_what_they_start_from(Engine::$start);
+            }
+
+            #[test]
+            fn several_platforms_are_one_index() {
+                levels::several_platforms_are_one_index(Engine::$start);
+            }
+
+            #[test]
+            fn into_the_store_and_into_the_engine() {
+                places::into_the_store_and_into_the_engine(Engine::$start);
+            }
+
+            #[test]
+            fn a_dry_run_writes_what_would_be_sent() {
+                places::a_dry_run_writes_what_would_be_sent(Engine::$start);
+            }
+
+            #[test]
+            fn a_failing_step_moves_no_tag() {
+                ends::a_failing_step_moves_no_tag(Engine::$start);
+            }
+
+            #[test]
+            fn secrets_stay_secret() {
+                ends::secrets_stay_secret(Engine::$start);
+            }
+
+            #[test]
+            fn an_interrupted_build_leaves_nothing() {
+                ends::an_interrupted_build_leaves_nothing(Engine::$start);
+            }
+        })+
+    };
+}
+
+engines! {
+    docker_20_10: docker_20,
+    docker_26_1: docker_26,
+    docker_26_1_with_containerd: docker_with_containerd,
+    podman_4_3: podman_4,
+    podman_5_4: podman_5,
+}

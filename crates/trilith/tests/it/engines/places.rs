@@ -1,0 +1,102 @@
+//! Where images go: the store, the engine, a registry, or nowhere.
+
+use trilith_testkit::{ImageOptions, Registry, RegistryOptions, busybox_image};
+
+use super::parts::*;
+use crate::support::Trilith;
+
+pub(super) fn into_the_store_and_into_the_engine(engine: Start) {
+    let registry = Registry::start(RegistryOptions::default());
+    let base = busybox_image(&registry, "base:1", &ImageOptions::default());
+    let (hot, trilith) = (engine(), Trilith::new());
+    let project = project(&registry, &base.reference);
+    let first = built(&trilith, &hot, &project, &[]);
+    assert_eq!((&first["action"], tags(&first)), (&"build".into(), 3));
+    assert_eq!(hot.images(), Vec::<String>::new());
+    assert_eq!(built(&trilith, &hot, &project, &[])["action"], "reuse");
+    assert_eq!(registry.tags("acme/app"), Vec::<String>::new());
+    let layers = first["layers"].as_array().unwrap();
+    let levels: Vec<&str> = layers
+        .iter()
+        .map(|l| l["level"].as_str().unwrap())
+        .collect();
+    let expected = ["versioned", "lock", "lock", "source", "source"];
+    assert_eq!(levels, expected, "{first}");
+
+    // The lock image is brought from the store to an engine that has never seen it.
+    let cold = engine();
+    project.write("app/run", "changed\n");
+    let changed = built(&trilith, &cold, &project, &[]);
+    assert_eq!(changed["telemetry"]["step_count"], 2, "{changed}");
+    assert_eq!(tags(&changed), 1);
+    assert_eq!(cold.images(), Vec::<String>::new());
+
+    // Into the engine, and nowhere else.
+    let trilith = Trilith::new();
+    let loaded = built(&trilith, &hot, &project, &["--load"]);
+    assert_eq!((&loaded["action"], tags(&loaded)), (&"build".into(), 3));
+    assert_eq!(hot.images().len(), 3, "{:?}", hot.images());
+    assert_eq!(
+        built(&trilith, &hot, &project, &["--load"])["action"],
+        "reuse"
+    );
+    let stranger = Trilith::new();
+    assert_eq!(
+        built(&stranger, &hot, &project, &["--load"])["action"],
+        "reuse"
+    );
+    project.write("app/run", "changed again\n");
+    let again = built(&trilith, &hot, &project, &["--load"]);
+    assert_eq!(tags(&again), 1, "{again}");
+    assert_eq!(hot.images().len(), 4);
+
+    // Both, and what the registry has is brought to an engine that has it not.
+    let both = built(&trilith, &cold, &project, &["--push", "--load"]);
+    assert_eq!(both["action"], "build");
+    assert_eq!(cold.images().len(), 3);
+    assert_eq!(level_tags(&registry), 3);
+    let fresh = engine();
+    let reused = built(&trilith, &fresh, &project, &["--push", "--load"]);
+    assert_eq!(reused["action"], "reuse");
+    assert_eq!(fresh.images().len(), 1);
+    assert_tidy(&trilith);
+}
+
+pub(super) fn a_dry_run_writes_what_would_be_sent(engine: Start) {
+    let registry = Registry::start(RegistryOptions::default());
+    let base = busybox_image(&registry, "base:1", &ImageOptions::default());
+    let (engine, trilith) = (engine(), Trilith::new());
+    let project = project(&registry, &base.reference);
+    let folder = project.path().with_extension("sent");
+    let flags = [
+        "--push",
+        "--dry-run",
+        "--build-folder",
+        folder.to_str().unwrap(),
+    ];
+    let plan = built(&trilith, &engine, &project, &flags);
+    assert_eq!(plan["written"].as_array().unwrap().len(), 3, "{plan}");
+    let read = |file: &str| std::fs::read_to_string(folder.join(file)).unwrap();
+    // The base is the one that was hashed.
+    assert!(
+        read("source/Dockerfile").contains(&base.digest),
+        "{}",
+        read("source/Dockerfile")
+    );
+    assert_eq!(read("source/context/app/run"), project.read("app/run"));
+    assert!(!folder.join("lock/context/app").exists());
+    assert!(!folder.join("source/context/notes.txt").exists());
+    assert!(read("lock/request.json").contains("\"target\": \"deps\""));
+    assert_eq!(registry.tags("acme/app"), Vec::<String>::new());
+
+    pushed(&trilith, &engine, &project);
+    project.write("app/run", "changed\n");
+    std::fs::remove_dir_all(&folder).unwrap();
+    let plan = built(&trilith, &engine, &project, &flags);
+    assert_eq!(plan["written"].as_array().unwrap().len(), 1, "{plan}");
+    let sent = read("source/Dockerfile") + &read("source/request.json");
+    assert!(!folder.join("source/context/requirements.lock").exists() || sent.contains("deps"));
+    assert!(sent.contains("acme/app@sha256:"), "{sent}");
+    std::fs::remove_dir_all(&folder).unwrap();
+    assert_tidy(&trilith);
+}
