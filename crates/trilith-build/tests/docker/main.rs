@@ -11,6 +11,7 @@ mod buildkit;
 mod builds;
 mod classic;
 mod failures;
+mod hostile;
 mod images;
 mod parts;
 mod relay;

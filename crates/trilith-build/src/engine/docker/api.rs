@@ -20,8 +20,11 @@ use crate::engine::address::TlsFiles;
 use crate::engine::solve::AnyConnection;
 use crate::engine::{EngineAddress, EngineError, EngineKind};
 
-/// How long to wait for a connection. For answers there is no limit: a step may run for hours.
+/// How long to wait for a connection.
 const CONNECT: Duration = Duration::from_secs(10);
+/// How long to wait for the first answer of an engine. For others there is no limit: a step may run
+/// for hours.
+const ANSWER: Duration = Duration::from_secs(30);
 /// A silent connection is asked whether it is still there after this time, as often, and given up
 /// after [`PROBES`] times of silence.
 pub(in crate::engine) const KEEP_ALIVE: Duration = Duration::from_secs(15);
@@ -117,6 +120,7 @@ impl Api {
         let ask = || async {
             let doing = Doing("ask", "/_ping");
             let request = self.client.get(format!("{}/_ping", self.base));
+            let request = request.timeout(ANSWER);
             let response = self.send(request, doing).await?;
             let header = response.headers().get("api-version");
             let version = header
@@ -291,7 +295,7 @@ impl Api {
         doing: Doing<'_>,
     ) -> Result<Response, EngineError> {
         request.send().await.map_err(|error| {
-            if error.is_connect() {
+            if error.is_connect() || error.is_timeout() {
                 EngineError::Unreachable {
                     engine: EngineKind::Docker,
                     address: self.address.to_string(),

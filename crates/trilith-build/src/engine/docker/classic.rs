@@ -350,3 +350,22 @@ fn is_from(title: &str) -> bool {
         .split_once("] ")
         .is_some_and(|(_, instruction)| instruction.starts_with("FROM "))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn titles() {
+        for (text, expected) in [
+            ("Step 2/3 : RUN x : y\n", Some("[2/3] RUN x : y")),
+            ("Step 2/3: RUN x\n", None),
+            ("Step two/3 : RUN x\n", None),
+            ("Stepping 1/2 : x", None),
+            ("", None),
+        ] {
+            assert_eq!(title(text).as_deref(), expected, "{text:?}");
+        }
+        assert!(is_from("[1/3] FROM a AS b") && !is_from("[2/3] RUN echo FROM x"));
+    }
+}

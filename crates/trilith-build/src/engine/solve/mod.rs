@@ -63,6 +63,8 @@ pub(super) use steps::{LastLines, exit_code};
 
 /// The most bytes of a message, as BuildKit has it.
 const MAX_MESSAGE: usize = 16 << 20;
+/// How long to wait for what needs no work.
+const ANSWER: Duration = Duration::from_secs(30);
 /// How long to wait for the last news of a build that is over.
 const LAST_NEWS: Duration = Duration::from_secs(3);
 /// Bytes of a session within another connection that are passed on at once.
@@ -139,7 +141,7 @@ pub(super) async fn solve(
                 .then(|| steps.failure(endpoint.kind()))
                 .flatten()
         })
-        .unwrap_or_else(|| error.into_error(endpoint.kind(), &redactor))
+        .unwrap_or_else(|| error.into_error(endpoint.kind(), "build", "the image", &redactor))
     })
 }
 
@@ -159,10 +161,9 @@ pub(super) async fn describe(
             let variant = Some(platform.variant.as_str());
             Platform::new(&platform.os, &platform.architecture, variant)
         });
-        Ok::<_, Unsolved>((version.map(|version| version.version), platforms.collect()))
+        Ok((version.map(|version| version.version), platforms.collect()))
     };
-    let asked: Result<_, Unsolved> = asked.await;
-    asked.map_err(|error| error.into_error(endpoint.kind(), &Redactor::default()))
+    timely(endpoint, asked).await
 }
 
 /// Returns the address that steps know the machine by, where the BuildKit at `endpoint` tells it.
@@ -172,10 +173,22 @@ pub(super) async fn host_gateway(endpoint: &dyn Endpoint) -> Result<Option<Strin
         let control = Control::open(endpoint.control().await?).await?;
         let workers = control.workers().await?.record;
         let mut labels = workers.into_iter().map(|worker| worker.labels);
-        Ok::<_, Unsolved>(labels.find_map(|mut labels| labels.remove(LABEL)))
+        Ok(labels.find_map(|mut labels| labels.remove(LABEL)))
     };
-    let asked: Result<_, Unsolved> = asked.await;
-    asked.map_err(|error| error.into_error(endpoint.kind(), &Redactor::default()))
+    timely(endpoint, asked).await
+}
+
+/// Returns what `asked` says, which needs no work, or that the engine does not answer.
+async fn timely<T>(
+    endpoint: &dyn Endpoint,
+    asked: impl Future<Output = Result<T, Unsolved>>,
+) -> Result<T, EngineError> {
+    let answer = match tokio::time::timeout(ANSWER, asked).await {
+        Ok(answer) => answer,
+        Err(late) => Err(Unsolved::Broken(late.into())),
+    };
+    answer
+        .map_err(|error| error.into_error(endpoint.kind(), "ask", "workers", &Redactor::default()))
 }
 
 /// Returns what must not show in this build, as far as it is known at its beginning.
@@ -265,8 +278,14 @@ impl Unsolved {
         matches!(self, Self::Said(_))
     }
 
-    fn into_error(self, engine: EngineKind, redactor: &Redactor) -> EngineError {
-        let (operation, object) = ("build", "the image".to_owned());
+    fn into_error(
+        self,
+        engine: EngineKind,
+        operation: &'static str,
+        object: &str,
+        redactor: &Redactor,
+    ) -> EngineError {
+        let object = object.to_owned();
         match self {
             Self::Unreached(error) => error,
             Self::Broken(source) => EngineError::Lost {
@@ -421,4 +440,34 @@ async fn open_session(
         }
     });
     Ok(vec![serving, passing])
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn kinds_of_failures_in_words() {
+        for (message, kind) in [
+            (
+                "pull access denied, repository does not exist",
+                Kind::Denied,
+            ),
+            ("unexpected status: 401 Unauthorized", Kind::Denied),
+            ("127.0.0.1:5000/a:1: not found", Kind::NotFound),
+            ("write /x: no space left on device", Kind::System),
+            ("dockerfile parse error on line 1", Kind::Usage),
+            ("something happened", Kind::Unavailable),
+        ] {
+            assert_eq!(kind_of(message), kind, "{message}");
+        }
+    }
+
+    #[test]
+    fn messages_without_what_is_always_said() {
+        let long = "failed to solve with frontend dockerfile.v0: failed to create LLB definition: \
+            dockerfile parse error";
+        assert_eq!(short(long), "dockerfile parse error");
+        assert_eq!(short("other"), "other");
+    }
 }

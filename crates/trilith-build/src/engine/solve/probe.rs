@@ -121,6 +121,6 @@ async fn knows(
     match Box::pin(run(endpoint, session, solve, &mut steps)).await {
         Ok(_) => Ok(true),
         Err(Unsolved::Said(_)) => Ok(false),
-        Err(other) => Err(other.into_error(endpoint.kind(), &redactor)),
+        Err(other) => Err(other.into_error(endpoint.kind(), "ask", "the frontend", &redactor)),
     }
 }

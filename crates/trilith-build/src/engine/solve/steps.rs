@@ -228,3 +228,162 @@ impl LastLines {
         all[all.len().saturating_sub(LAST_LINES)..].to_vec()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Mutex;
+
+    use bollard_buildkit_proto::google::protobuf::Timestamp;
+
+    use super::*;
+
+    fn vertex(digest: &str, state: &str, error: &str) -> Vertex {
+        Vertex {
+            digest: digest.to_owned(),
+            name: format!("step {digest}"),
+            cached: state == "cached",
+            started: (state != "planned").then(Timestamp::default),
+            completed: matches!(state, "done" | "cached").then(Timestamp::default),
+            error: error.to_owned(),
+            ..Vertex::default()
+        }
+    }
+
+    fn log(digest: &str, text: &str) -> VertexLog {
+        VertexLog {
+            vertex: digest.to_owned(),
+            msg: text.into(),
+            ..VertexLog::default()
+        }
+    }
+
+    fn moved(digest: &str, id: &str, current: i64, total: i64) -> VertexStatus {
+        VertexStatus {
+            vertex: digest.to_owned(),
+            id: id.to_owned(),
+            current,
+            total,
+            ..VertexStatus::default()
+        }
+    }
+
+    /// Returns what is told of `news`, in short, and the failure.
+    fn follow(news: Vec<StatusResponse>) -> (Vec<String>, Option<EngineError>) {
+        let told = Mutex::new(Vec::new());
+        let observer = |progress: Progress| {
+            told.lock().unwrap().push(match progress {
+                Progress::Started { step, title } => format!("{step} {title}"),
+                Progress::Log { step, text } => format!("{step:?} says {text:?}"),
+                Progress::Bytes { step, done, total } => format!("{step} {done}/{total:?}"),
+                Progress::Finished {
+                    step,
+                    cached,
+                    error,
+                } => format!("{step} ends {cached} {error:?}"),
+            });
+        };
+        let mut steps = Steps::new(&observer, Redactor::default());
+        for some in news {
+            steps.take(some);
+        }
+        let failure = steps.failure(EngineKind::Docker);
+        (told.into_inner().unwrap(), failure)
+    }
+
+    fn vertexes(vertexes: &[(&str, &str, &str)]) -> StatusResponse {
+        StatusResponse {
+            vertexes: vertexes.iter().map(|(d, s, e)| vertex(d, s, e)).collect(),
+            ..StatusResponse::default()
+        }
+    }
+
+    #[test]
+    fn steps_begin_move_bytes_and_end() {
+        let news = vec![
+            vertexes(&[("a", "planned", ""), ("b", "cached", "")]),
+            vertexes(&[
+                ("a", "started", ""),
+                ("a", "done", ""),
+                ("a", "started", ""),
+            ]),
+            StatusResponse {
+                statuses: vec![
+                    moved("a", "x", 5, 10),
+                    moved("a", "y", 1, 0),
+                    moved("?", "x", 1, 1),
+                ],
+                logs: vec![log("a", "b\u{c3}"), log("a", "\n")],
+                ..StatusResponse::default()
+            },
+            vertexes(&[("a", "done", ""), ("b", "cached", "")]),
+        ];
+        let (told, failure) = follow(news);
+        let expected = [
+            "0 step b",
+            "0 ends true None",
+            "1 step a",
+            "1 5/Some(10)",
+            "1 6/Some(10)",
+            "Some(1) says \"bÃ\"",
+            "Some(1) says \"\\n\"",
+            "1 ends false None",
+        ];
+        assert_eq!(told, expected);
+        assert!(failure.is_none());
+    }
+
+    #[test]
+    fn the_first_step_that_fails_by_itself_is_the_cause() {
+        let cancelled = "context canceled";
+        let news = vec![
+            vertexes(&[
+                ("a", "started", ""),
+                ("b", "started", ""),
+                ("c", "started", ""),
+            ]),
+            vertexes(&[
+                ("a", "done", cancelled),
+                ("b", "done", "process \"x\" failed: exit code: 7"),
+            ]),
+            vertexes(&[("c", "done", "something else")]),
+            StatusResponse {
+                logs: vec![log("b", "last "), log("b", "words")],
+                ..StatusResponse::default()
+            },
+        ];
+        match follow(news).1 {
+            Some(EngineError::Step { step, reason, log }) => {
+                assert_eq!((step.as_str(), reason.as_str()), ("step b", "exit code: 7"));
+                assert_eq!(log, ["last words"]);
+            }
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn last_lines() {
+        let mut lines = LastLines::default();
+        for number in 0..70 {
+            lines.add(&format!("{number}\r\n"));
+        }
+        lines.add(&"x".repeat(2 * LONGEST_LINE));
+        let lines = lines.lines();
+        assert_eq!((lines.len(), lines[0].as_str()), (LAST_LINES, "21"));
+        assert_eq!(lines[LAST_LINES - 1].len(), LONGEST_LINE);
+    }
+
+    #[test]
+    fn exit_codes() {
+        for (message, code) in [
+            (
+                "executor failed running [/bin/sh -c x]: exit code: 3",
+                Some("exit code: 3"),
+            ),
+            ("exit code: 137\n", Some("exit code: 137")),
+            ("exit code: what", None),
+            ("no code", None),
+        ] {
+            assert_eq!(exit_code(message).as_deref(), code, "{message}");
+        }
+    }
+}
