@@ -185,6 +185,24 @@ impl Podman {
         Err(failure::of_call(operation, object, &message))
     }
 
+    /// Builds an image that is what was asked for.
+    async fn build_and_verify(
+        &self,
+        request: &BuildRequest<'_>,
+        observer: Observer<'_>,
+    ) -> Result<BuiltImage, EngineError> {
+        let (workspace, text) = unpack(&self.temporary, request).await?;
+        let redactor = Redactor::default();
+        let prepared = self.prepare(request, &workspace, &text, &redactor).await?;
+        let mut output = BuildOutput::new(observer, redactor);
+        self.pull(&prepared, request, &mut output).await?;
+        let (arguments, bases) = (prepared.arguments, prepared.images.bases);
+        let built = self.run(request, arguments, &workspace, &mut output, &text);
+        let image = built.await?;
+        self.verify(&image, request, &bases).await?;
+        Ok(image)
+    }
+
     /// Runs the build itself and returns the image.
     async fn run(
         &self,
@@ -267,16 +285,22 @@ impl Engine for Podman {
             return Err(unsupported(&address, "build an image without keeping it"));
         }
         arguments::check(request, self.flags().await?, &address)?;
-        let (workspace, text) = unpack(&self.temporary, request).await?;
-        let redactor = Redactor::default();
-        let prepared = self.prepare(request, &workspace, &text, &redactor).await?;
-        let mut output = BuildOutput::new(observer, redactor);
-        self.pull(&prepared, request, &mut output).await?;
-        let (arguments, bases) = (prepared.arguments, prepared.images.bases);
-        let built = self.run(request, arguments, &workspace, &mut output, &text);
-        let image = built.await?;
-        self.verify(&image, request, &bases).await?;
-        Ok(image)
+        let once = self.build_and_verify(request, observer).await;
+        match once {
+            // Its cache knows no platforms: steps that were run on the same files for another one
+            // are the same to it.
+            Err(EngineError::Failed {
+                kind: Kind::Corrupt,
+                ..
+            }) if !request.no_cache => {
+                let anew = BuildRequest {
+                    no_cache: true,
+                    ..request.clone()
+                };
+                self.build_and_verify(&anew, observer).await
+            }
+            once => once,
+        }
     }
 
     async fn find(&self, reference: &Reference) -> Result<Option<Digest>, EngineError> {

@@ -59,7 +59,7 @@ impl Podman {
             operation: "build",
             object: object.to_owned(),
             reason,
-            kind: Kind::System,
+            kind: Kind::Corrupt,
         };
         let id = image.id.hex();
         let bases = bases.iter().map(Reference::to_string);

@@ -166,11 +166,9 @@ pub(super) fn several_platforms_are_one_index(engine: Start) {
         .lines()
         .filter(|line| !line.starts_with("RUN"))
         .collect();
-    let first = "AS base\nARG TARGETARCH\nCOPY for-$TARGETARCH /etc/architecture\n";
+    let first = "AS base\nARG TARGETARCH\nENV ARCHITECTURE=$TARGETARCH\n";
     let dockerfile = copies.join("\n").replacen("AS base\n", first, 1);
     project.write("Dockerfile", dockerfile);
-    project.write("for-amd64", "amd64\n");
-    project.write("for-arm64", "arm64\n");
     let platforms = ["--platform", "linux/amd64", "--platform", "linux/arm64"];
     let flags = [&["--push"][..], &platforms].concat();
     let first = built(&trilith, &engine, &project, &flags);

@@ -73,6 +73,9 @@ impl Engine {
         let directory = podman.program().parent().unwrap().display().to_string();
         let path = format!("{directory}:/usr/sbin:/usr/bin:/sbin:/bin");
         environment.push(("PATH".to_owned(), path));
+        // Contexts have to be where the newer one, in a root of its own, sees them.
+        let temporary = std::env::temp_dir().display().to_string();
+        environment.push(("TMPDIR".to_owned(), temporary));
         Self {
             name: "podman",
             environment,
