@@ -7,6 +7,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::num::NonZeroUsize;
 
+use futures_util::future;
 use futures_util::stream::{self, StreamExt, TryStreamExt};
 use trilith_core::{Digest, Repository, Tag};
 
@@ -119,15 +120,73 @@ pub async fn publish(
     concurrency: NonZeroUsize,
 ) -> Result<PublishReport, Error> {
     let tagged = check(publication)?;
-    let blobs = merge(publication.layers.iter().chain(&publication.configs));
-    let report = PublishReport {
-        blobs: publish_blobs(destination, &blobs, concurrency).await?,
-    };
-    publish_manifests(destination, &publication.manifests, concurrency).await?;
+    let (images, artifacts) = split(publication)?;
+    let images = images.publish(destination, concurrency);
+    // An artifact may come before its subject (distribution specification 1.1, "Pushing Manifests
+    // with Subject"), and its few small requests are made while layers travel. For registries
+    // that do not know that, it is tried once more when the subject is there.
+    let early = artifacts.publish(destination, concurrency);
+    let (images, early) = future::join(images, early).await;
+    let mut blobs = images?;
+    blobs.extend(match early {
+        Ok(blobs) => blobs,
+        Err(_) => artifacts.publish(destination, concurrency).await?,
+    });
+    blobs.sort_by_key(|(position, _)| *position);
     for (tag, manifest) in tagged {
         destination.tag(tag, manifest).await?;
     }
-    Ok(report)
+    Ok(PublishReport {
+        blobs: blobs.into_iter().map(|(_, blob)| blob).collect(),
+    })
+}
+
+/// Manifests that belong together, with their blobs and where each of those stands in the
+/// report.
+#[derive(Default)]
+struct Part<'a> {
+    blobs: Vec<(usize, PublicationBlob)>,
+    manifests: Vec<&'a RawManifest>,
+}
+
+/// Returns the images of `publication` and the artifacts that are about them.
+fn split(publication: &Publication) -> Result<(Part<'_>, Part<'_>), Error> {
+    let (mut images, mut artifacts) = (Part::default(), Part::default());
+    let mut of_artifacts = BTreeSet::new();
+    let mut of_images = BTreeSet::new();
+    for manifest in &publication.manifests {
+        let links = Links::parse(manifest)?;
+        let (part, digests) = match links.subject {
+            Some(_) => (&mut artifacts, &mut of_artifacts),
+            None => (&mut images, &mut of_images),
+        };
+        part.manifests.push(manifest);
+        digests.extend(links.blobs().map(|blob| blob.digest.clone()));
+    }
+    let blobs = merge(publication.layers.iter().chain(&publication.configs));
+    for (position, blob) in blobs.into_iter().enumerate() {
+        let digest = &blob.descriptor.digest;
+        let part = if of_artifacts.contains(digest) && !of_images.contains(digest) {
+            &mut artifacts
+        } else {
+            &mut images
+        };
+        part.blobs.push((position, blob));
+    }
+    Ok((images, artifacts))
+}
+
+impl Part<'_> {
+    /// Writes the blobs, then the manifests.
+    async fn publish(
+        &self,
+        destination: &dyn ImageStore,
+        concurrency: NonZeroUsize,
+    ) -> Result<Vec<(usize, PublishedBlob)>, Error> {
+        let blobs = publish_blobs(destination, &self.blobs, concurrency).await?;
+        publish_manifests(destination, &self.manifests, concurrency).await?;
+        Ok(blobs)
+    }
 }
 
 /// Checks that `publication` holds all that its manifests and tags name, and returns each
@@ -180,24 +239,22 @@ fn merge<'a>(blobs: impl Iterator<Item = &'a PublicationBlob>) -> Vec<Publicatio
 
 async fn publish_blobs(
     destination: &dyn ImageStore,
-    blobs: &[PublicationBlob],
+    blobs: &[(usize, PublicationBlob)],
     concurrency: NonZeroUsize,
-) -> Result<Vec<PublishedBlob>, Error> {
-    let mut published: Vec<(usize, PublishedBlob)> = stream::iter(blobs.iter().enumerate())
+) -> Result<Vec<(usize, PublishedBlob)>, Error> {
+    stream::iter(blobs)
         .map(|(position, blob)| async move {
             let published = PublishedBlob {
                 digest: blob.descriptor.digest.clone(),
                 size: blob.descriptor.size,
                 outcome: publish_blob(destination, blob).await?,
             };
-            Ok::<_, Error>((position, published))
+            Ok((*position, published))
         })
         // Unordered: a large blob in front must not keep the others from starting.
         .buffer_unordered(concurrency.get())
         .try_collect()
-        .await?;
-    published.sort_by_key(|(position, _)| *position);
-    Ok(published.into_iter().map(|(_, blob)| blob).collect())
+        .await
 }
 
 /// Brings one blob to `destination` with the fewest requests: none where it is known to be
@@ -282,35 +339,23 @@ fn transfer(
     }
 }
 
-/// Writes image manifests side by side, then, one by one, what names other manifests, then
-/// artifacts side by side: not every registry takes one whose subject it does not have.
+/// Writes the manifests of images and artifacts side by side, then, one by one, what names other
+/// manifests.
 async fn publish_manifests(
     destination: &dyn ImageStore,
-    manifests: &[RawManifest],
+    manifests: &[&RawManifest],
     concurrency: NonZeroUsize,
 ) -> Result<(), Error> {
-    let (mut images, mut indexes, mut artifacts) = (Vec::new(), Vec::new(), Vec::new());
-    for manifest in manifests {
-        if Links::parse(manifest)?.subject.is_some() {
-            artifacts.push(manifest);
-        } else if media_type::is_index(&manifest.descriptor.media_type) {
-            indexes.push(manifest);
-        } else {
-            images.push(manifest);
-        }
-    }
-    let together = async |manifests: Vec<&RawManifest>| {
-        stream::iter(manifests)
-            .map(|manifest| destination.push_manifest(manifest))
-            .buffer_unordered(concurrency.get())
-            .try_collect::<()>()
-            .await
-    };
-    together(images).await?;
-    for index in indexes {
+    let is_index = |manifest: &&&RawManifest| media_type::is_index(&manifest.descriptor.media_type);
+    stream::iter(manifests.iter().filter(|manifest| !is_index(manifest)))
+        .map(|manifest| destination.push_manifest(manifest))
+        .buffer_unordered(concurrency.get())
+        .try_collect::<()>()
+        .await?;
+    for index in manifests.iter().filter(is_index) {
         destination.push_manifest(index).await?;
     }
-    together(artifacts).await
+    Ok(())
 }
 
 #[cfg(test)]
