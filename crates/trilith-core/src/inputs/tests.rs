@@ -213,11 +213,12 @@ fn tags_carry_the_keys() {
     assert_eq!(tags.source.as_str(), format!("v1.0.0_{lock}_{source}-dev"));
 }
 
-/// Each change with the lowest level whose key it moves, `None` where it moves none.
+/// A change and the lowest level whose key it moves, `None` where it moves none.
+type Case = (&'static str, Option<Level>, fn(&mut Inputs));
+
 #[test]
 fn a_change_moves_its_level_and_all_above() {
-    type Change = fn(&mut Inputs);
-    let changes: &[(&str, Option<Level>, Change)] = &[
+    assert_moves(&[
         ("version", Some(Level::Versioned), |i| i.version.push('1')),
         ("scratch", Some(Level::Versioned), |i| {
             i.base = Base::Scratch;
@@ -236,36 +237,6 @@ fn a_change_moves_its_level_and_all_above() {
         }),
         ("platform", Some(Level::Versioned), |i| {
             i.platforms.pop_first();
-        }),
-        ("build argument", Some(Level::Versioned), |i| {
-            if let DockerfileText::Whole { args, .. } = dockerfile_text(i) {
-                args.clear();
-            }
-        }),
-        ("empty target", Some(Level::Versioned), |i| {
-            if let DockerfileText::Whole { target, .. } = dockerfile_text(i) {
-                *target = Some(String::new());
-            }
-        }),
-        ("stages", Some(Level::Versioned), |i| {
-            *dockerfile_text(i) = DockerfileText::Stages(vec![Input {
-                level: Level::Lock,
-                name: "dockerfile/stage/deps".to_owned(),
-                digest: Digest::of(b"deps"),
-                size: 0,
-            }]);
-        }),
-        ("image of a Dockerfile", Some(Level::Versioned), |i| {
-            i.dockerfile.as_mut().unwrap().images[0].digest = Digest::of(b"other");
-        }),
-        ("extra dependencies", Some(Level::Lock), |i| {
-            i.dockerfile.as_mut().unwrap().extra_deps = None;
-        }),
-        ("context", Some(Level::Source), |i| {
-            i.dockerfile.as_mut().unwrap().context.clear();
-        }),
-        ("level of a context file", Some(Level::Lock), |i| {
-            i.dockerfile.as_mut().unwrap().context[0].level = Level::Lock;
         }),
         ("lock file", Some(Level::Lock), |i| {
             i.lock_files[0].content = Digest::of(b"");
@@ -321,7 +292,46 @@ fn a_change_moves_its_level_and_all_above() {
         ("environment", Some(Level::Source), |i| {
             i.config.env.insert("LANG".to_owned(), "C".to_owned());
         }),
-    ];
+    ]);
+}
+
+#[test]
+fn a_change_of_a_dockerfile_moves_its_level_and_all_above() {
+    assert_moves(&[
+        ("build argument", Some(Level::Versioned), |i| {
+            if let DockerfileText::Whole { args, .. } = dockerfile_text(i) {
+                args.clear();
+            }
+        }),
+        ("empty target", Some(Level::Versioned), |i| {
+            if let DockerfileText::Whole { target, .. } = dockerfile_text(i) {
+                *target = Some(String::new());
+            }
+        }),
+        ("stages", Some(Level::Versioned), |i| {
+            *dockerfile_text(i) = DockerfileText::Stages(vec![Input {
+                level: Level::Lock,
+                name: "dockerfile/stage/deps".to_owned(),
+                digest: Digest::of(b"deps"),
+                size: 0,
+            }]);
+        }),
+        ("image of a Dockerfile", Some(Level::Versioned), |i| {
+            i.dockerfile.as_mut().unwrap().images[0].digest = Digest::of(b"other");
+        }),
+        ("extra dependencies", Some(Level::Lock), |i| {
+            i.dockerfile.as_mut().unwrap().extra_deps = None;
+        }),
+        ("context", Some(Level::Source), |i| {
+            i.dockerfile.as_mut().unwrap().context.clear();
+        }),
+        ("level of a context file", Some(Level::Lock), |i| {
+            i.dockerfile.as_mut().unwrap().context[0].level = Level::Lock;
+        }),
+    ]);
+}
+
+fn assert_moves(changes: &[Case]) {
     let before = keys(&full());
     for (what, lowest, change) in changes {
         let mut inputs = full();
