@@ -100,3 +100,20 @@ pub(super) fn a_dry_run_writes_what_would_be_sent(engine: Start) {
     std::fs::remove_dir_all(&folder).unwrap();
     assert_tidy(&trilith);
 }
+
+/// An engine that keeps no images sends them as archives.
+pub(super) fn into_the_store(engine: Start) {
+    let registry = Registry::start(RegistryOptions::default());
+    let base = busybox_image(&registry, "base:1", &ImageOptions::default());
+    let (engine, trilith) = (engine(), Trilith::new());
+    let project = project(&registry, &base.reference);
+    let first = built(&trilith, &engine, &project, &[]);
+    assert_eq!((&first["action"], tags(&first)), (&"build".into(), 3));
+    assert_eq!(built(&trilith, &engine, &project, &[])["action"], "reuse");
+    // It cannot get at the store's lock image, and finds its steps in its own cache.
+    project.write("app/run", "changed\n");
+    let changed = built(&trilith, &engine, &project, &[]);
+    assert_eq!(tags(&changed), 1, "{changed}");
+    assert_eq!(changed["telemetry"]["cache_misses"], 2, "{changed}");
+    assert_tidy(&trilith);
+}
