@@ -69,6 +69,11 @@ engines! {
     podman_5_4: podman_5,
 }
 
+#[test]
+fn layers_into_the_engine() {
+    places::layers_into_the_engine(parts::Engine::docker_20);
+}
+
 /// BuildKit keeps no images, so there is nothing to load.
 mod buildkit {
     use super::parts::Engine;
