@@ -69,6 +69,33 @@ engines! {
     podman_5_4: podman_5,
 }
 
+/// On engines that push over plain HTTP at once: containerd tries TLS first, and takes the proxy
+/// that refuses for one that is broken.
+mod a_refused_push_moves_no_tag {
+    use super::ends::a_refused_push_moves_no_tag;
+    use super::parts::Engine;
+
+    #[test]
+    fn docker_20_10() {
+        a_refused_push_moves_no_tag(Engine::docker_20);
+    }
+
+    #[test]
+    fn docker_26_1() {
+        a_refused_push_moves_no_tag(Engine::docker_26);
+    }
+
+    #[test]
+    fn podman_4_3() {
+        a_refused_push_moves_no_tag(Engine::podman_4);
+    }
+
+    #[test]
+    fn podman_5_4() {
+        a_refused_push_moves_no_tag(Engine::podman_5);
+    }
+}
+
 #[test]
 fn layers_into_the_engine() {
     places::layers_into_the_engine(parts::Engine::docker_20);
