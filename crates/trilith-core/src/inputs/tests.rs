@@ -213,30 +213,25 @@ fn tags_carry_the_keys() {
     assert_eq!(tags.source.as_str(), format!("v1.0.0_{lock}_{source}-dev"));
 }
 
-/// Each change with the lowest level whose key it moves, `None` where it moves none.
+/// A change with the lowest level whose key it moves, `None` where it moves none.
+type Edit = (&'static str, Option<Level>, fn(&mut Inputs));
+
+fn check(changes: &[Edit]) {
+    let before = keys(&full());
+    for (what, lowest, change) in changes {
+        let mut inputs = full();
+        change(&mut inputs);
+        let after = keys(&inputs);
+        for (level, key) in after.iter() {
+            let moves = lowest.is_some_and(|lowest| lowest <= level);
+            assert_eq!(key != before.get(level), moves, "{what}: {level}");
+        }
+    }
+}
+
 #[test]
-fn a_change_moves_its_level_and_all_above() {
-    type Change = fn(&mut Inputs);
-    let changes: &[(&str, Option<Level>, Change)] = &[
-        ("version", Some(Level::Versioned), |i| i.version.push('1')),
-        ("scratch", Some(Level::Versioned), |i| {
-            i.base = Base::Scratch;
-        }),
-        ("base digest", Some(Level::Versioned), |i| {
-            i.base = Base::Image {
-                name: BaseName::Kind(BaseKind::Directory),
-                digest: Digest::of(b"other"),
-            };
-        }),
-        ("base name", None, |i| {
-            i.base = Base::Image {
-                name: BaseName::Kind(BaseKind::Oci),
-                digest: Digest::of(b"debian"),
-            };
-        }),
-        ("platform", Some(Level::Versioned), |i| {
-            i.platforms.pop_first();
-        }),
+fn a_change_of_a_dockerfile_moves_its_level_and_all_above() {
+    let changes: &[Edit] = &[
         ("build argument", Some(Level::Versioned), |i| {
             if let DockerfileText::Whole { args, .. } = dockerfile_text(i) {
                 args.clear();
@@ -266,6 +261,32 @@ fn a_change_moves_its_level_and_all_above() {
         }),
         ("level of a context file", Some(Level::Lock), |i| {
             i.dockerfile.as_mut().unwrap().context[0].level = Level::Lock;
+        }),
+    ];
+    check(changes);
+}
+
+#[test]
+fn a_change_moves_its_level_and_all_above() {
+    let changes: &[Edit] = &[
+        ("version", Some(Level::Versioned), |i| i.version.push('1')),
+        ("scratch", Some(Level::Versioned), |i| {
+            i.base = Base::Scratch;
+        }),
+        ("base digest", Some(Level::Versioned), |i| {
+            i.base = Base::Image {
+                name: BaseName::Kind(BaseKind::Directory),
+                digest: Digest::of(b"other"),
+            };
+        }),
+        ("base name", None, |i| {
+            i.base = Base::Image {
+                name: BaseName::Kind(BaseKind::Oci),
+                digest: Digest::of(b"debian"),
+            };
+        }),
+        ("platform", Some(Level::Versioned), |i| {
+            i.platforms.pop_first();
         }),
         ("lock file", Some(Level::Lock), |i| {
             i.lock_files[0].content = Digest::of(b"");
@@ -322,16 +343,7 @@ fn a_change_moves_its_level_and_all_above() {
             i.config.env.insert("LANG".to_owned(), "C".to_owned());
         }),
     ];
-    let before = keys(&full());
-    for (what, lowest, change) in changes {
-        let mut inputs = full();
-        change(&mut inputs);
-        let after = keys(&inputs);
-        for (level, key) in after.iter() {
-            let moves = lowest.is_some_and(|lowest| lowest <= level);
-            assert_eq!(key != before.get(level), moves, "{what}: {level}");
-        }
-    }
+    check(changes);
 }
 
 #[test]
