@@ -213,12 +213,62 @@ fn tags_carry_the_keys() {
     assert_eq!(tags.source.as_str(), format!("v1.0.0_{lock}_{source}-dev"));
 }
 
-/// A change and the lowest level whose key it moves, `None` where it moves none.
-type Case = (&'static str, Option<Level>, fn(&mut Inputs));
+/// A change with the lowest level whose key it moves, `None` where it moves none.
+type Edit = (&'static str, Option<Level>, fn(&mut Inputs));
+
+fn check(changes: &[Edit]) {
+    let before = keys(&full());
+    for (what, lowest, change) in changes {
+        let mut inputs = full();
+        change(&mut inputs);
+        let after = keys(&inputs);
+        for (level, key) in after.iter() {
+            let moves = lowest.is_some_and(|lowest| lowest <= level);
+            assert_eq!(key != before.get(level), moves, "{what}: {level}");
+        }
+    }
+}
+
+#[test]
+fn a_change_of_a_dockerfile_moves_its_level_and_all_above() {
+    let changes: &[Edit] = &[
+        ("build argument", Some(Level::Versioned), |i| {
+            if let DockerfileText::Whole { args, .. } = dockerfile_text(i) {
+                args.clear();
+            }
+        }),
+        ("empty target", Some(Level::Versioned), |i| {
+            if let DockerfileText::Whole { target, .. } = dockerfile_text(i) {
+                *target = Some(String::new());
+            }
+        }),
+        ("stages", Some(Level::Versioned), |i| {
+            *dockerfile_text(i) = DockerfileText::Stages(vec![Input {
+                level: Level::Lock,
+                name: "dockerfile/stage/deps".to_owned(),
+                digest: Digest::of(b"deps"),
+                size: 0,
+            }]);
+        }),
+        ("image of a Dockerfile", Some(Level::Versioned), |i| {
+            i.dockerfile.as_mut().unwrap().images[0].digest = Digest::of(b"other");
+        }),
+        ("extra dependencies", Some(Level::Lock), |i| {
+            i.dockerfile.as_mut().unwrap().extra_deps = None;
+        }),
+        ("context", Some(Level::Source), |i| {
+            i.dockerfile.as_mut().unwrap().context.clear();
+        }),
+        ("level of a context file", Some(Level::Lock), |i| {
+            i.dockerfile.as_mut().unwrap().context[0].level = Level::Lock;
+        }),
+    ];
+    check(changes);
+}
 
 #[test]
 fn a_change_moves_its_level_and_all_above() {
-    assert_moves(&[
+    let changes: &[Edit] = &[
         ("version", Some(Level::Versioned), |i| i.version.push('1')),
         ("scratch", Some(Level::Versioned), |i| {
             i.base = Base::Scratch;
@@ -292,56 +342,8 @@ fn a_change_moves_its_level_and_all_above() {
         ("environment", Some(Level::Source), |i| {
             i.config.env.insert("LANG".to_owned(), "C".to_owned());
         }),
-    ]);
-}
-
-#[test]
-fn a_change_of_a_dockerfile_moves_its_level_and_all_above() {
-    assert_moves(&[
-        ("build argument", Some(Level::Versioned), |i| {
-            if let DockerfileText::Whole { args, .. } = dockerfile_text(i) {
-                args.clear();
-            }
-        }),
-        ("empty target", Some(Level::Versioned), |i| {
-            if let DockerfileText::Whole { target, .. } = dockerfile_text(i) {
-                *target = Some(String::new());
-            }
-        }),
-        ("stages", Some(Level::Versioned), |i| {
-            *dockerfile_text(i) = DockerfileText::Stages(vec![Input {
-                level: Level::Lock,
-                name: "dockerfile/stage/deps".to_owned(),
-                digest: Digest::of(b"deps"),
-                size: 0,
-            }]);
-        }),
-        ("image of a Dockerfile", Some(Level::Versioned), |i| {
-            i.dockerfile.as_mut().unwrap().images[0].digest = Digest::of(b"other");
-        }),
-        ("extra dependencies", Some(Level::Lock), |i| {
-            i.dockerfile.as_mut().unwrap().extra_deps = None;
-        }),
-        ("context", Some(Level::Source), |i| {
-            i.dockerfile.as_mut().unwrap().context.clear();
-        }),
-        ("level of a context file", Some(Level::Lock), |i| {
-            i.dockerfile.as_mut().unwrap().context[0].level = Level::Lock;
-        }),
-    ]);
-}
-
-fn assert_moves(changes: &[Case]) {
-    let before = keys(&full());
-    for (what, lowest, change) in changes {
-        let mut inputs = full();
-        change(&mut inputs);
-        let after = keys(&inputs);
-        for (level, key) in after.iter() {
-            let moves = lowest.is_some_and(|lowest| lowest <= level);
-            assert_eq!(key != before.get(level), moves, "{what}: {level}");
-        }
-    }
+    ];
+    check(changes);
 }
 
 #[test]

@@ -4,7 +4,8 @@ use std::process::Command;
 
 use serde_json::Value;
 use trilith_testkit::{
-    ImageOptions, Registry, RegistryOptions, assert_success, busybox_image, run,
+    Fault, FaultProxy, ImageOptions, Registry, RegistryOptions, Rule, assert_success,
+    busybox_image, run,
 };
 
 use super::parts::*;
@@ -122,4 +123,29 @@ pub(super) fn an_interrupted_build_leaves_nothing(engine: Start) {
     assert_eq!(registry.tags("acme/app"), Vec::<String>::new());
     assert_eq!(engine.images(), Vec::<String>::new());
     assert_tidy(&trilith);
+}
+
+/// A registry that refuses what is pushed is told of, and nothing stays behind.
+pub(super) fn a_refused_push_moves_no_tag(engine: Start) {
+    let registry = Registry::start(RegistryOptions::default());
+    let base = busybox_image(&registry, "base:1", &ImageOptions::default());
+    let proxy = FaultProxy::start(registry.host());
+    proxy.add(Rule::new("PUT", "/manifests/", Fault::status(403)));
+    let (engine, trilith) = (engine(), Trilith::new());
+    let project = project(&registry, &base.reference);
+    let elsewhere = proxy.reference("acme/app");
+    let flags = ["--push", "--repository", &elsewhere];
+    let error = refused(&trilith, &engine, &project, &flags);
+    assert!(
+        error.contains("error: ") && error.contains("push"),
+        "{error}"
+    );
+    assert_eq!(registry.tags("acme/app"), Vec::<String>::new());
+    assert_eq!(engine.images(), Vec::<String>::new());
+    assert_tidy(&trilith);
+
+    // Once it takes it, all of it is there.
+    proxy.clear();
+    assert_eq!(tags(&built(&trilith, &engine, &project, &flags)), 3);
+    assert_eq!(level_tags(&registry), 3);
 }

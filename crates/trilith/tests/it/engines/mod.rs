@@ -4,6 +4,7 @@ mod ends;
 mod levels;
 mod parts;
 mod places;
+mod relay;
 
 /// The same tests for an engine.
 macro_rules! engines {
@@ -66,4 +67,82 @@ engines! {
     docker_26_1_with_containerd: docker_with_containerd,
     podman_4_3: podman_4,
     podman_5_4: podman_5,
+}
+
+/// On engines that push over plain HTTP at once: containerd tries TLS first, and takes the proxy
+/// that refuses for one that is broken.
+mod a_refused_push_moves_no_tag {
+    use super::ends::a_refused_push_moves_no_tag;
+    use super::parts::Engine;
+
+    #[test]
+    fn docker_20_10() {
+        a_refused_push_moves_no_tag(Engine::docker_20);
+    }
+
+    #[test]
+    fn docker_26_1() {
+        a_refused_push_moves_no_tag(Engine::docker_26);
+    }
+
+    #[test]
+    fn podman_4_3() {
+        a_refused_push_moves_no_tag(Engine::podman_4);
+    }
+
+    #[test]
+    fn podman_5_4() {
+        a_refused_push_moves_no_tag(Engine::podman_5);
+    }
+}
+
+#[test]
+fn layers_into_the_engine() {
+    places::layers_into_the_engine(parts::Engine::docker_20);
+}
+
+/// BuildKit keeps no images, so there is nothing to load.
+mod buildkit {
+    use super::parts::Engine;
+    use super::{ends, levels, places};
+
+    #[test]
+    fn three_levels() {
+        levels::three_levels(Engine::buildkit);
+    }
+
+    #[test]
+    fn a_dockerfile_without_levels_has_all_tags() {
+        levels::a_dockerfile_without_levels_has_all_tags(Engine::buildkit);
+    }
+
+    #[test]
+    fn templates_are_told_what_they_start_from() {
+        levels::templates_are_told_what_they_start_from(Engine::buildkit);
+    }
+
+    #[test]
+    fn several_platforms_are_one_index() {
+        levels::several_platforms_are_one_index(Engine::buildkit);
+    }
+
+    #[test]
+    fn into_the_store() {
+        places::into_the_store(Engine::buildkit);
+    }
+
+    #[test]
+    fn a_failing_step_moves_no_tag() {
+        ends::a_failing_step_moves_no_tag(Engine::buildkit);
+    }
+
+    #[test]
+    fn secrets_stay_secret() {
+        ends::secrets_stay_secret(Engine::buildkit);
+    }
+
+    #[test]
+    fn an_interrupted_build_leaves_nothing() {
+        ends::an_interrupted_build_leaves_nothing(Engine::buildkit);
+    }
 }

@@ -8,6 +8,7 @@ use trilith_testkit::{
     Dockerd, DockerdOptions, Podman, Project, Registry, Release, assert_success, run,
 };
 
+use super::relay;
 use crate::support::{Trilith, path};
 
 /// A project whose steps leave a stamp that no two runs have in common.
@@ -63,6 +64,21 @@ impl Engine {
             release: Release::Trixie,
             containerd_store: true,
         })
+    }
+
+    pub(super) fn buildkit() -> Self {
+        // With images in containerd, its BuildKit has all exporters.
+        let dockerd = Dockerd::start_with(DockerdOptions {
+            release: Release::Trixie,
+            containerd_store: true,
+        });
+        let socket = relay::buildkitd(&dockerd.host());
+        let host = format!("unix://{}", socket.display());
+        Self {
+            name: "buildkit",
+            environment: vec![("BUILDKIT_HOST".to_owned(), host)],
+            client: Box::new(move |arguments| run(dockerd.docker().args(arguments))),
+        }
     }
 
     fn podman(podman: Podman) -> Self {

@@ -100,3 +100,54 @@ pub(super) fn a_dry_run_writes_what_would_be_sent(engine: Start) {
     std::fs::remove_dir_all(&folder).unwrap();
     assert_tidy(&trilith);
 }
+
+/// An engine that keeps no images sends them as archives.
+pub(super) fn into_the_store(engine: Start) {
+    let registry = Registry::start(RegistryOptions::default());
+    let base = busybox_image(&registry, "base:1", &ImageOptions::default());
+    let (engine, trilith) = (engine(), Trilith::new());
+    let project = project(&registry, &base.reference);
+    let first = built(&trilith, &engine, &project, &[]);
+    assert_eq!((&first["action"], tags(&first)), (&"build".into(), 3));
+    assert_eq!(built(&trilith, &engine, &project, &[])["action"], "reuse");
+    // It cannot get at the store's lock image, and finds its steps in its own cache.
+    project.write("app/run", "changed\n");
+    let changed = built(&trilith, &engine, &project, &[]);
+    assert_eq!(tags(&changed), 1, "{changed}");
+    assert_eq!(changed["telemetry"]["cache_misses"], 2, "{changed}");
+    assert_tidy(&trilith);
+}
+
+/// Layers need no engine to be built, but can be named in one.
+pub(super) fn layers_into_the_engine(engine: Start) {
+    let registry = Registry::start(RegistryOptions::default());
+    let base = busybox_image(&registry, "base:1", &ImageOptions::default());
+    let (engine, trilith) = (engine(), Trilith::new());
+    let project = crate::support::project(&registry, "acme/app", &base.reference);
+    let mut graft = Engine {
+        name: "graft",
+        ..engine
+    };
+    let first = built(&trilith, &graft, &project, &["--load"]);
+    assert_eq!((&first["action"], tags(&first)), (&"build".into(), 3));
+    assert_eq!(graft.images().len(), 3);
+    project.write("app/main.py", "print('changed')\n");
+    let changed = built(&trilith, &graft, &project, &["--load"]);
+    assert_eq!((tags(&changed), graft.images().len()), (1, 4));
+    assert_eq!(
+        built(&trilith, &graft, &project, &["--load"])["action"],
+        "reuse"
+    );
+
+    // No engine builds layers, and what has no recipe for one is not sent.
+    graft.name = "docker";
+    let error = refused(&trilith, &graft, &project, &[]);
+    assert!(
+        error.contains("layers") && error.contains("hint: "),
+        "{error}"
+    );
+    graft.name = "auto";
+    let flags = ["--force", "--dry-run", "--build-folder", "/nowhere"];
+    let error = refused(&trilith, &graft, &project, &flags);
+    assert!(error.contains("nothing is sent"), "{error}");
+}
