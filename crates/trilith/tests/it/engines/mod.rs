@@ -4,6 +4,7 @@ mod ends;
 mod levels;
 mod parts;
 mod places;
+mod presets;
 
 /// The same tests for an engine.
 macro_rules! engines {
