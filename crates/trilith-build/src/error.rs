@@ -74,6 +74,16 @@ pub enum Error {
         /// Where it was looked for.
         path: PathBuf,
     },
+    /// A directory is in no checkout of what a preset builds.
+    #[error("`{}` is in no checkout of {what}", start.display())]
+    NoCheckout {
+        /// What a checkout is looked for of.
+        what: &'static str,
+        /// What the root of one has.
+        has: &'static str,
+        /// Where the search began.
+        start: PathBuf,
+    },
     /// The openhands schemes hash one directory.
     #[error("scheme `{scheme}` hashes one source directory, not {count}")]
     Sources {
@@ -222,6 +232,7 @@ impl Error {
             Self::BuildContext(error) => error.kind(),
             Self::Engine(error) => error.kind(),
             Self::Option { .. }
+            | Self::NoCheckout { .. }
             | Self::Scheme(_)
             | Self::Base(_)
             | Self::Unset { .. }
@@ -270,6 +281,9 @@ impl Error {
                     .to_owned()
             })),
             Self::Unset { how, .. } => Some((*how).to_owned()),
+            Self::NoCheckout { has, .. } => {
+                Some(format!("name one with `--sdk-root`; its root has {has}"))
+            }
             Self::Dockerfile { source, .. } => source.hint(),
             Self::Levels { source, .. } => source.hint(),
             Self::TargetWithLevels { .. } => {

@@ -7,8 +7,9 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use trilith_core::{
-    Base, DockerfileInput, EntryInput, Inputs, LayerInput, LayerRecipe, LockFile, OpenHandsInputs,
-    Patterns, Payload, Scheme, SourceTree, StatCache, Tags, Tree, load_dirhash, load_tree,
+    Base, DirHash, DockerfileInput, EntryInput, Inputs, LayerInput, LayerRecipe, LockFile,
+    OpenHandsInputs, Patterns, Payload, Scheme, SourceTree, StatCache, Tags, Tree, load_dirhash,
+    load_tree,
 };
 use trilith_core::{Digest, EntryKind};
 use trilith_oci::place::Place;
@@ -113,17 +114,7 @@ pub(crate) fn load_openhands_tags(
     settings: &Settings,
     cache: &StatCache,
 ) -> Result<(Tags, Vec<String>), Error> {
-    let source = match settings.sources.as_slice() {
-        [] => settings.project.clone(),
-        [source] => settings.project.join(source),
-        sources => {
-            return Err(Error::Sources {
-                scheme: settings.scheme,
-                count: sources.len(),
-            });
-        }
-    };
-    let hash = load_dirhash(&source, &settings.ignore, cache)?;
+    let hash = load_source_hash(settings, cache)?;
     let mut contents = Vec::new();
     let mut warnings = Vec::new();
     for name in &settings.lock_files.paths {
@@ -145,6 +136,35 @@ pub(crate) fn load_openhands_tags(
         Scheme::OpenHandsV1 | Scheme::Trilith => inputs.tags_v1()?,
     };
     Ok((tags, warnings))
+}
+
+/// Hashes the source directory; those of a checkout that is built in parts as one directory that
+/// holds nothing else.
+fn load_source_hash(settings: &Settings, cache: &StatCache) -> Result<DirHash, Error> {
+    let load = |source: &Path| load_dirhash(source, &settings.ignore, cache);
+    match settings.sources.as_slice() {
+        [] => Ok(load(&settings.project)?),
+        [source] => Ok(load(&settings.project.join(source))?),
+        sources => {
+            let refusal = Error::Sources {
+                scheme: settings.scheme,
+                count: sources.len(),
+            };
+            if settings.parts.is_none() {
+                return Err(refusal);
+            }
+            let hash = |source: &PathBuf| {
+                let hash = load(&settings.project.join(source))?;
+                Ok((source.to_string_lossy().into_owned(), hash))
+            };
+            let hashes = sources
+                .iter()
+                .map(hash)
+                .collect::<Result<Vec<_>, Error>>()?;
+            let parts: Vec<_> = hashes.iter().map(|(name, hash)| (&**name, hash)).collect();
+            DirHash::joined(&parts).ok_or(refusal)
+        }
+    }
 }
 
 fn load_layer(

@@ -17,6 +17,7 @@ mod inspect;
 mod labels;
 mod layers;
 mod load;
+pub mod preset;
 pub mod project;
 mod recipe;
 mod records;

@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use trilith_core::{ConfigRecipe, LayerRecipe, Platform, Repository, Scheme};
 use trilith_oci::place::Place;
 
+use crate::build_context::ContextParts;
 use crate::error::Error;
 use crate::project::{DockerfileRecipe, DockerfileSource, Recipe, load_project, load_version};
 
@@ -44,6 +45,8 @@ pub struct Settings {
     pub config: ConfigRecipe,
     /// The recipe that an engine builds.
     pub dockerfile: Option<DockerfileRecipe>,
+    /// What of the project the engine is sent; `None` for all that its ignore file lets through.
+    pub parts: Option<ContextParts>,
 }
 
 /// What the command line says over `trilith.toml`; `None` and empty say nothing.
@@ -185,6 +188,7 @@ impl Settings {
             },
             config: merge_config(file.config, overrides.config),
             dockerfile,
+            parts: None,
             project,
         })
     }
@@ -231,7 +235,7 @@ impl LockFiles {
 }
 
 /// Returns `base` with a relative path taken from the project, as everything in the file is.
-fn base_in(project: &Path, mut base: Place) -> Place {
+pub(crate) fn base_in(project: &Path, mut base: Place) -> Place {
     if let Place::Layout { path, .. }
     | Place::OciArchive { path, .. }
     | Place::DockerArchive { path, .. }

@@ -12,6 +12,7 @@ use std::fs;
 use std::os::unix::ffi::{OsStrExt as _, OsStringExt as _};
 use std::path::{Path, PathBuf};
 
+use md5::{Digest as _, Md5};
 use rayon::prelude::*;
 use rustix::fs::FileType;
 
@@ -30,6 +31,22 @@ pub struct DirHash {
     pub digest: String,
     /// How many files went into it.
     pub files: usize,
+}
+
+impl DirHash {
+    /// Returns the hash of a directory that holds nothing but the directories of `parts`, each
+    /// under its name: what [`load_dirhash`] would answer if they were put into one. `None` where
+    /// there are none.
+    #[must_use]
+    pub fn joined(parts: &[(&str, &Self)]) -> Option<Self> {
+        let entry = |(name, hash): &(&str, &Self)| format!("dirhash:{}\0name:{name}", hash.digest);
+        let mut entries: Vec<String> = parts.iter().map(entry).collect();
+        entries.sort_unstable();
+        (!entries.is_empty()).then(|| Self {
+            digest: hex(&Md5::digest(entries.join("\0\0"))),
+            files: parts.iter().map(|(_, hash)| hash.files).sum(),
+        })
+    }
 }
 
 /// Loads the hash of the directory `root`, as `dirhash(root, "md5", ignore=ignore)` gives it.

@@ -91,6 +91,29 @@ pub(crate) struct Hash {
     pub(crate) ignore: Option<Vec<String>>,
 }
 
+/// The flags for what a preset decides by itself.
+const PRESET_DECIDES: [&str; 9] = [
+    "project",
+    "scheme",
+    "source",
+    "lock_file",
+    "ignore",
+    "suffix",
+    "layer",
+    "dockerfile",
+    "template",
+];
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Preset {
+    /// The runtime image (V0)
+    #[value(name = "openhands-v0")]
+    OpenHandsV0,
+    /// The agent server of the SDK (V1)
+    #[value(name = "openhands-v1")]
+    OpenHandsV1,
+}
+
 /// What is built, each over what trilith.toml says.
 #[derive(Debug, Args)]
 #[command(next_help_heading = "Project (each overrides trilith.toml)")]
@@ -98,6 +121,16 @@ pub(crate) struct ProjectArgs {
     /// The project, with or without a trilith.toml
     #[arg(long, default_value = ".", value_name = "DIR")]
     pub(crate) project: PathBuf,
+    /// Build what the scripts of another project build of its checkout; trilith.toml is not read
+    #[arg(long, value_enum, value_name = "PRESET", conflicts_with_all = PRESET_DECIDES)]
+    pub(crate) preset: Option<Preset>,
+    /// The checkout that the preset is of, or a directory in it [default: .]
+    #[arg(long, value_name = "DIR", requires = "preset")]
+    pub(crate) sdk_root: Option<PathBuf>,
+    /// What the image is a variant of, told to the Dockerfile as `VARIANT` (preset openhands-v1)
+    /// [default: python]
+    #[arg(long, value_name = "NAME", requires = "preset")]
+    pub(crate) variant: Option<String>,
     /// How inputs become tags: openhands-v0, openhands-v1 or trilith
     #[arg(long, value_name = "SCHEME")]
     pub(crate) scheme: Option<Scheme>,
@@ -105,7 +138,7 @@ pub(crate) struct ProjectArgs {
     #[arg(long, alias = "base", value_name = "IMAGE")]
     pub(crate) base_image: Option<String>,
     /// Where the image is named, as registry/path
-    #[arg(long, value_name = "REPOSITORY")]
+    #[arg(long, alias = "registry-prefix", value_name = "REPOSITORY")]
     pub(crate) repository: Option<Repository>,
     /// The version [default: from pyproject.toml, package.json or Cargo.toml]
     #[arg(long, value_name = "VERSION")]

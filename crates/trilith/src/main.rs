@@ -10,6 +10,7 @@ mod engines;
 mod environment;
 mod output;
 mod overrides;
+mod presets;
 mod progress;
 
 use std::process::ExitCode;

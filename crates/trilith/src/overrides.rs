@@ -13,9 +13,14 @@ use trilith_core::{ConfigRecipe, LayerRecipe, Level};
 use crate::args::ProjectArgs;
 use crate::environment;
 use crate::output::Failure;
+use crate::presets;
 
-/// Returns the settings of the project that the flags name, with the flags over its file.
+/// Returns the settings of the project that the flags name, with the flags over its file,
+/// or those of the preset.
 pub(crate) fn settings(args: &ProjectArgs) -> Result<Settings, Failure> {
+    if let Some(config) = presets::config(args)? {
+        return config.settings();
+    }
     let project = &args.project;
     let overrides = Overrides {
         repository: args.repository.clone(),
@@ -84,7 +89,7 @@ fn layer(text: &str) -> Result<LayerRecipe, Failure> {
     })
 }
 
-fn dockerfile(args: &ProjectArgs) -> Result<DockerfileOverrides, Failure> {
+pub(crate) fn dockerfile(args: &ProjectArgs) -> Result<DockerfileOverrides, Failure> {
     let file = |path: &PathBuf| {
         let path = in_project(&args.project, path);
         path.into_os_string()
@@ -120,7 +125,7 @@ fn build_arg(text: &str) -> Result<Option<(String, String)>, Failure> {
     Ok(value.map(|value| (name, value)))
 }
 
-fn config(args: &ProjectArgs) -> Result<ConfigRecipe, Failure> {
+pub(crate) fn config(args: &ProjectArgs) -> Result<ConfigRecipe, Failure> {
     let workdir = args
         .workdir
         .as_deref()

@@ -6,10 +6,11 @@
 
 use std::path::{Path, PathBuf};
 
-use trilith_core::{Patterns, StatCache, load_tree};
+use trilith_core::StatCache;
 
-use super::context::{BuildContext, Dockerfile, load_file, resolve_directory};
+use super::context::{BuildContext, Dockerfile};
 use super::error::BuildContextError;
+use super::parts::{ContextParts, FilePart, PartsContext, TreePart, load_parts};
 
 /// Where an SDK checkout has the Dockerfile of the agent server.
 pub const AGENT_SERVER_DOCKERFILE: &str = "openhands/agent_server/docker/Dockerfile";
@@ -35,9 +36,35 @@ pub struct AgentServerContext {
     pub missing: Vec<PathBuf>,
 }
 
-/// Lists and hashes the context of the agent server in the checkout at `sdk_root`: `openhands/`
-/// without hidden files, caches, `*.pyc` and `*.md`; `pyproject.toml`, `uv.lock`, `README.md` and
-/// `LICENSE`; and the Dockerfile as `Dockerfile`. Ignore files do not apply.
+/// Returns what the context of an agent server is put together of: `openhands/` without hidden
+/// files, caches, `*.pyc` and `*.md`; `pyproject.toml`, `uv.lock`, `README.md` and `LICENSE`; and
+/// the Dockerfile as `Dockerfile`.
+#[must_use]
+pub fn agent_server_parts() -> ContextParts {
+    parts_of(&[SOURCE], &IGNORE)
+}
+
+/// Returns what the context of an agent server is put together of where its package is spread
+/// over the directories `packages`, without what `ignore` matches.
+pub(crate) fn parts_of(packages: &[&str], ignore: &[&str]) -> ContextParts {
+    let tree = |name: &&str| TreePart {
+        from: name.into(),
+        to: (*name).to_owned(),
+        ignore: ignore.iter().map(|&pattern| pattern.to_owned()).collect(),
+    };
+    let file = |name: &&str| FilePart {
+        from: name.into(),
+        to: (*name).to_owned(),
+    };
+    ContextParts {
+        trees: packages.iter().map(tree).collect(),
+        files: FILES.iter().map(file).collect(),
+        dockerfile: Some(DOCKERFILE.to_owned()),
+    }
+}
+
+/// Lists and hashes the context of the agent server in the checkout at `sdk_root`, of
+/// [`agent_server_parts`]. Ignore files do not apply.
 ///
 /// # Errors
 /// As [`BuildContext::load`]; `openhands/` has to be there.
@@ -46,24 +73,7 @@ pub fn load_agent_server_context(
     dockerfile: &Dockerfile,
     cache: &StatCache,
 ) -> Result<AgentServerContext, BuildContextError> {
-    let root = resolve_directory(sdk_root)?;
-    let ignore = Patterns::parse(IGNORE).map_err(trilith_core::HashError::from)?;
-    let source = resolve_directory(&root.join(SOURCE))?;
-    let mut context = BuildContext::empty();
-    context.add_tree(
-        SOURCE.as_bytes(),
-        &source,
-        &load_tree(&source, &ignore, cache)?,
-    );
-    let mut missing = Vec::new();
-    for name in FILES {
-        let path = root.join(name);
-        match load_file("project file", &path, cache) {
-            Ok((_, file)) => context.add_file(name.as_bytes(), file),
-            Err(error) if error.kind() == trilith_oci::Kind::NotFound => missing.push(path),
-            Err(error) => return Err(error),
-        }
-    }
-    context.add_visible_dockerfile(DOCKERFILE.as_bytes(), dockerfile, cache)?;
+    let PartsContext { context, missing } =
+        load_parts(sdk_root, &agent_server_parts(), dockerfile, cache)?;
     Ok(AgentServerContext { context, missing })
 }

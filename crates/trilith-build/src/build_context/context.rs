@@ -280,6 +280,28 @@ impl BuildContext {
         Ok(())
     }
 
+    /// Adds an empty directory at the path `at`.
+    pub(super) fn add_directory(&mut self, at: &[u8]) {
+        self.entries.push(ContextEntry {
+            entry: TreeEntry {
+                path: at.to_vec(),
+                kind: EntryKind::Directory { mode: 0o755 },
+            },
+            content: Content::Bytes(Bytes::new()),
+        });
+    }
+
+    /// Sorts the entries, and adds the Dockerfile for the engine alone to see.
+    pub(super) fn add_hidden_dockerfile(
+        &mut self,
+        root: &Path,
+        dockerfile: &Dockerfile,
+        cache: &StatCache,
+    ) -> Result<(), BuildContextError> {
+        self.sort();
+        self.add_dockerfile(root, dockerfile, cache)
+    }
+
     fn sort(&mut self) {
         self.entries.sort_by(|a, b| a.entry.path.cmp(&b.entry.path));
     }

@@ -27,13 +27,18 @@ mod context;
 mod directory;
 mod error;
 mod ignore_file;
+mod parts;
 mod stream;
 mod tarball;
 
-pub use agent_server::{AGENT_SERVER_DOCKERFILE, AgentServerContext, load_agent_server_context};
+pub(crate) use agent_server::parts_of;
+pub use agent_server::{
+    AGENT_SERVER_DOCKERFILE, AgentServerContext, agent_server_parts, load_agent_server_context,
+};
 pub use context::{BuildContext, ContextEntry, Dockerfile};
 pub use error::BuildContextError;
 pub use ignore_file::{IgnoreRules, find_ignore_file};
+pub use parts::{ContextParts, FilePart, PartsContext, TreePart, load_parts};
 pub use stream::ContextStream;
 pub use tarball::{
     ContextArchive, ContextOptions, create_agent_server_context_tarball,

@@ -21,7 +21,7 @@ pub(super) fn path_in(directory: &Path, name: &str) -> PathBuf {
 }
 
 /// Returns the text of the file, `None` where there is none.
-pub(super) fn read_text(path: &Path) -> Result<Option<String>, ProjectError> {
+pub(crate) fn read_text(path: &Path) -> Result<Option<String>, ProjectError> {
     let metadata = match fs::metadata(path) {
         Ok(metadata) => metadata,
         // A link that leads nowhere was meant to be a file.

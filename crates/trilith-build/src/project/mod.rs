@@ -12,7 +12,7 @@ mod error;
 mod facts;
 mod file;
 mod init;
-mod manifest;
+pub(crate) mod manifest;
 mod origin;
 mod problem;
 mod ranges;
@@ -33,4 +33,5 @@ pub use file::{
 pub use init::{render, write_new, write_over};
 pub use problem::Problem;
 pub use tools::{Ecosystem, Tool};
+pub(crate) use version::python_version;
 pub use version::{FoundVersion, load_version};

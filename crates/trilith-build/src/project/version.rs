@@ -47,7 +47,7 @@ pub fn load_version(directory: &Path) -> Result<FoundVersion, ProjectError> {
 
 /// Reads `project.version`, else `tool.poetry.version`, which Poetry 2 allows beside
 /// `project.dynamic` (packaging specification, "pyproject.toml").
-fn python_version(path: &Path) -> Result<Option<String>, ProjectError> {
+pub(crate) fn python_version(path: &Path) -> Result<Option<String>, ProjectError> {
     let Some(table) = load_toml(path)? else {
         return Ok(None);
     };

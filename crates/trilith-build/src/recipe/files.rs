@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use trilith_core::{Digest, StatCache};
 
-use crate::build_context::{self, BuildContext, IgnoreRules};
+use crate::build_context::{self, BuildContext, IgnoreRules, PartsContext, load_parts};
 use crate::error::Error;
 use crate::project::{DockerfileRecipe, DockerfileSource};
 use crate::settings::Settings;
@@ -15,6 +15,8 @@ pub(crate) struct DockerfileFiles {
     pub(super) recipe: DockerfileRecipe,
     pub(super) source: Source,
     pub(super) context: BuildContext,
+    /// What the user should know, a sentence each.
+    pub(super) warnings: Vec<String>,
 }
 
 /// Where the text comes from.
@@ -52,13 +54,29 @@ pub(crate) fn load_dockerfile_files(
             (Source::Template(template), dockerfile)
         }
     };
-    let rules = IgnoreRules::Find;
-    let context = BuildContext::load(&settings.project, &dockerfile, &rules, cache)?;
+    let (context, warnings) = load_context(settings, &dockerfile, cache)?;
     Ok(Some(DockerfileFiles {
         recipe: recipe.clone(),
         source,
         context,
+        warnings,
     }))
+}
+
+/// Lists and hashes what instructions can copy.
+fn load_context(
+    settings: &Settings,
+    dockerfile: &build_context::Dockerfile,
+    cache: &StatCache,
+) -> Result<(BuildContext, Vec<String>), Error> {
+    let root = &settings.project;
+    let Some(parts) = &settings.parts else {
+        let context = BuildContext::load(root, dockerfile, &IgnoreRules::Find, cache)?;
+        return Ok((context, Vec::new()));
+    };
+    let PartsContext { context, missing } = load_parts(root, parts, dockerfile, cache)?;
+    let warning = |path: &PathBuf| format!("`{}` does not exist and is not sent", path.display());
+    Ok((context, missing.iter().map(warning).collect()))
 }
 
 fn read_text(path: &Path) -> Result<String, Error> {

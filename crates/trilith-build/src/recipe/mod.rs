@@ -78,7 +78,8 @@ impl DockerfileFiles {
         } else {
             self.by_level(settings, &dockerfile, &args)?
         };
-        let mut warnings = facts.warnings;
+        let mut warnings = self.warnings;
+        warnings.extend(facts.warnings);
         let takes_base = facts
             .images
             .iter()

@@ -1,12 +1,14 @@
 //! `trilith tags`: the three tags.
 
 use serde::Serialize;
+use serde_json::Value;
 use trilith_build::Context;
 use trilith_core::{Level, Tag};
 
 use crate::args::ProjectArgs;
 use crate::output::{Failure, Output};
 use crate::overrides::settings;
+use crate::presets;
 
 #[derive(Serialize)]
 struct Document<'a> {
@@ -15,6 +17,9 @@ struct Document<'a> {
     lock: &'a Tag,
     versioned: &'a Tag,
     references: References,
+    /// What the preset is, where one is named.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    preset: Option<Value>,
 }
 
 /// Full names, `null` where the project names no repository.
@@ -30,7 +35,11 @@ pub(crate) async fn run(
     args: &ProjectArgs,
     output: Output,
 ) -> Result<(), Failure> {
-    let settings = settings(args)?;
+    let preset = presets::config(args)?;
+    let settings = match &preset {
+        Some(preset) => preset.settings()?,
+        None => settings(args)?,
+    };
     let report = trilith_build::tags(context, &settings).await?;
     for warning in &report.warnings {
         output.note(&format!("warning: {warning}"));
@@ -50,6 +59,7 @@ pub(crate) async fn run(
             lock: reference(Level::Lock),
             versioned: reference(Level::Versioned),
         },
+        preset: preset.map(|preset| preset.describe(tags)),
     };
     output.result(&document, || {
         let line = |(level, tag)| format!("{level:<10} {tag}\n");

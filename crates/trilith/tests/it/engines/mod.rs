@@ -4,6 +4,7 @@ mod ends;
 mod levels;
 mod parts;
 mod places;
+mod presets;
 mod relay;
 
 /// The same tests for an engine.
