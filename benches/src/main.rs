@@ -11,6 +11,7 @@
     reason = "a benchmark that cannot get its parts has to stop; its result is what it prints"
 )]
 
+mod engines;
 mod hashing;
 mod measure;
 mod pushing;
@@ -21,12 +22,14 @@ use measure::Line;
 
 type Benchmark = fn(&Trilith) -> Vec<Line>;
 
-const BENCHMARKS: [(&str, Benchmark); 5] = [
+const BENCHMARKS: [(&str, Benchmark); 7] = [
     ("hash", hashing::hash),
     ("unchanged", pushing::unchanged),
     ("source-change", pushing::source_change),
     ("large-layer", pushing::large_layer),
     ("base-size", pushing::base_size),
+    ("engine", engines::engine),
+    ("context", engines::context),
 ];
 
 /// The binary that is measured.

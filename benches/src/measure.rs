@@ -27,6 +27,16 @@ impl Line {
             target: target.to_owned(),
         }
     }
+
+    /// Compares two durations: how many times as long ours is, and by how much longer.
+    pub(crate) fn slower(what: &str, ours: Duration, peer: Duration, target: &str) -> Self {
+        let ratio = ours.as_secs_f64() / peer.as_secs_f64();
+        let added = (ours.as_secs_f64() - peer.as_secs_f64()) * 1000.0;
+        Self {
+            ratio: format!("{ratio:.2} times as long, {added:+.0} ms"),
+            ..Self::faster(what, ours, peer, target)
+        }
+    }
 }
 
 fn millis(duration: Duration) -> String {
@@ -134,6 +144,41 @@ pub(crate) fn noise(seed: u64, count: usize) -> Vec<u8> {
     .take(count.div_ceil(8))
     .flatten()
     .collect();
+    bytes.truncate(count);
+    bytes
+}
+
+/// Returns `count` bytes of what looks like source text, the same for the same seed.
+pub(crate) fn text(seed: u64, count: usize) -> Vec<u8> {
+    const WORDS: [&str; 16] = [
+        "def ",
+        "return ",
+        "self.",
+        "import ",
+        "    ",
+        "(value, ",
+        "= None",
+        "if not ",
+        "for item in ",
+        ":\n",
+        "\n",
+        "result",
+        "config[",
+        "]",
+        ")\n",
+        "raise ValueError",
+    ];
+    let numbers = noise(seed, count);
+    let mut bytes = Vec::with_capacity(count + 32);
+    for pair in numbers.chunks_exact(2) {
+        bytes.extend_from_slice(WORDS[usize::from(pair[0] % 16)].as_bytes());
+        if pair[0] > 127 {
+            bytes.extend_from_slice(format!("name_{}", pair[1]).as_bytes());
+        }
+        if bytes.len() >= count {
+            break;
+        }
+    }
     bytes.truncate(count);
     bytes
 }
