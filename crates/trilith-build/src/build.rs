@@ -16,7 +16,7 @@ use trilith_oci::publish::{
     BlobOrigin, BlobOutcome, DEFAULT_CONCURRENCY, Publication, PublicationBlob, PublishReport,
     publish,
 };
-use trilith_oci::{BlobSource, Descriptor, media_type};
+use trilith_oci::{BlobSource, Descriptor, Name, media_type};
 
 use crate::builder::{self, Builder, BuilderChoice, Built, BuiltLevel, Engines, Job};
 use crate::context::{Context, Event};
@@ -172,6 +172,7 @@ pub async fn build(
         }
         Action::Build { from } => build_and_publish(&*builder, job, plan, &from).await?,
     };
+    unless_interrupted(options, name_also(&*builder, job, &report)).await?;
     remember(context, &loaded, &report);
     Ok(report)
 }
@@ -229,6 +230,28 @@ async fn build_and_publish(
         }
     }
     Ok(report(loaded, target, plan, built, &published))
+}
+
+/// Gives the image the tags that it has besides those of its levels.
+async fn name_also(builder: &dyn Builder, job: Job<'_>, report: &BuildReport) -> Result<(), Error> {
+    let tags = &job.loaded.settings.other_tags;
+    let (Some(digest), false) = (&report.digest, tags.is_empty()) else {
+        return Ok(());
+    };
+    let destination = job.target.destination;
+    if destination != Destination::Engine {
+        let store = &job.target.store;
+        let manifest = store.fetch_manifest(&Name::Digest(digest.clone())).await?;
+        for tag in tags {
+            store.tag(tag, &manifest).await?;
+        }
+    }
+    if destination == Destination::Engine || job.options.engine.load {
+        let names = other_references(job.loaded, job.target);
+        let names: Vec<Reference> = names.collect();
+        builder.name(job, digest, &report.reference, &names).await?;
+    }
+    Ok(())
 }
 
 async fn load_with_warnings(context: &Context, settings: &Settings) -> Result<Loaded, Error> {
@@ -389,10 +412,17 @@ fn report(
     }
 }
 
-/// Returns the tags that `plan` writes, least specific first.
+/// Returns the tags besides those of the levels.
+fn other_references(loaded: &Loaded, target: &Target) -> impl Iterator<Item = Reference> {
+    let tags = loaded.settings.other_tags.iter();
+    tags.map(|tag| target.repository.with_tag(tag.clone()))
+}
+
+/// Returns the tags that `plan` writes, least specific first, and then those besides.
 fn references(loaded: &Loaded, target: &Target, plan: &Plan) -> Vec<Reference> {
     let levels = plan.tags_to_write.iter();
     levels
         .map(|&level| target.reference(&loaded.tags, level))
+        .chain(other_references(loaded, target))
         .collect()
 }

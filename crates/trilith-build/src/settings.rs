@@ -5,7 +5,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
-use trilith_core::{ConfigRecipe, LayerRecipe, Platform, Repository, Scheme};
+use trilith_core::{ConfigRecipe, LayerRecipe, Platform, Repository, Scheme, Tag};
 use trilith_oci::place::Place;
 
 use crate::build_context::ContextParts;
@@ -37,6 +37,8 @@ pub struct Settings {
     pub ignore: Vec<String>,
     /// Appended to every tag.
     pub suffix: String,
+    /// Tags besides those of the scheme that the image has too. They are no inputs.
+    pub other_tags: Vec<Tag>,
     /// Whether the image has browser support (openhands schemes).
     pub browser: bool,
     /// The recipe's layers, in order.
@@ -70,6 +72,8 @@ pub struct Overrides {
     pub ignore: Vec<String>,
     /// See [`Settings::suffix`].
     pub suffix: Option<String>,
+    /// See [`Settings::other_tags`].
+    pub other_tags: Vec<Tag>,
     /// Turns browser support off.
     pub no_browser: bool,
     /// Replace the layers of the file.
@@ -180,6 +184,7 @@ impl Settings {
                         .collect()
                 }),
             suffix: overrides.suffix.unwrap_or_default(),
+            other_tags: overrides.other_tags,
             browser: !overrides.no_browser,
             layers: match (own_layers, own_dockerfile) {
                 (true, _) => overrides.layers,

@@ -6,7 +6,9 @@ use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 
 use serde_json::Value;
-use trilith_core::{HashError, Saved, StatCache, hex, load_dirhash, shorten, walk_dirhash};
+use trilith_core::{
+    DirHash, HashError, Saved, StatCache, hex, load_dirhash, shorten, walk_dirhash,
+};
 
 #[test]
 fn every_tree_has_the_hash_of_the_reference() {
@@ -26,6 +28,25 @@ fn every_tree_has_the_hash_of_the_reference() {
         check(case, &root, &warm);
         assert_eq!(warm.files_read(), 0, "{}", case["name"]);
     }
+}
+
+#[test]
+fn directories_are_joined_as_if_they_were_in_one() {
+    let work = tempfile::tempdir().unwrap();
+    let cache = StatCache::disabled();
+    let names = ["sdk", "agent-server", "tools"];
+    let mut parts = Vec::new();
+    for (at, name) in names.into_iter().enumerate() {
+        let directory = work.path().join(name);
+        fs::create_dir_all(directory.join("inner")).unwrap();
+        fs::write(directory.join("inner/file"), format!("{at}")).unwrap();
+        fs::write(directory.join("left.md"), "out").unwrap();
+        parts.push((name, load_dirhash(&directory, &["*.md"], &cache).unwrap()));
+    }
+    let whole = load_dirhash(work.path(), &["*.md"], &cache).unwrap();
+    let parts: Vec<_> = parts.iter().map(|(name, hash)| (*name, hash)).collect();
+    assert_eq!(DirHash::joined(&parts), Some(whole));
+    assert_eq!(DirHash::joined(&[]), None);
 }
 
 fn check(case: &Value, root: &Path, cache: &StatCache) {

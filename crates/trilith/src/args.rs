@@ -8,7 +8,7 @@
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
-use trilith_core::{Platform, Repository, Scheme, Strategy};
+use trilith_core::{Platform, Repository, Scheme, Strategy, Tag};
 
 /// Agent runtime images from any base image, and never the same work twice.
 #[derive(Debug, Parser)]
@@ -155,6 +155,9 @@ pub(crate) struct ProjectArgs {
     /// Append this to every tag, as in -dev
     #[arg(long, allow_hyphen_values = true, value_name = "SUFFIX")]
     pub(crate) suffix: Option<String>,
+    /// Give the image this tag too
+    #[arg(long, alias = "custom-tag", value_name = "TAG")]
+    pub(crate) tag: Vec<Tag>,
     /// Hash as the reference does for an image without browser support (openhands schemes)
     #[arg(long)]
     pub(crate) no_browser: bool,

@@ -40,6 +40,7 @@ pub(crate) fn settings(args: &ProjectArgs) -> Result<Settings, Failure> {
             .collect(),
         ignore: args.ignore.clone(),
         suffix: args.suffix.clone(),
+        other_tags: args.tag.clone(),
         no_browser: args.no_browser,
         layers: args
             .layer

@@ -83,6 +83,7 @@ fn options(args: &ProjectArgs) -> Result<PresetOptions, Failure> {
         platforms: args.platform.clone(),
         no_browser: args.no_browser,
         target,
+        other_tags: args.tag.clone(),
         args: build_args,
         extra_deps,
         config: image_config(args)?,

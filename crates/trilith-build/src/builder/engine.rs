@@ -18,7 +18,8 @@ use super::{Builder, Built, Capabilities, Engines, Job, needed_features};
 use crate::build::unless_interrupted;
 use crate::context::Event;
 use crate::engine::{
-    BuildRequest, Engine, EngineError, EngineInfo, EngineKind, Export, Feature, Progress,
+    BuildRequest, BuiltImage, Engine, EngineError, EngineInfo, EngineKind, Export, Feature,
+    Progress,
 };
 use crate::error::Error;
 use crate::labels;
@@ -108,6 +109,23 @@ impl Builder for EngineBuilder {
             return Ok(());
         }
         self.session(job).await?.load(level, digest).await
+    }
+
+    async fn name(
+        &self,
+        job: Job<'_>,
+        _digest: &Digest,
+        reference: &Reference,
+        others: &[Reference],
+    ) -> Result<(), Error> {
+        let (engine, _info) = self.open(job).await?;
+        if let Some(id) = engine.find(reference).await? {
+            let image = BuiltImage { id };
+            for other in others {
+                engine.tag(&image, other).await?;
+            }
+        }
+        Ok(())
     }
 
     async fn write_folder(

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use trilith_core::{BuildFrom, Digest, Level, Plan, Platform};
+use trilith_core::{BuildFrom, Digest, Level, Plan, Platform, Reference};
 use trilith_oci::image::Image;
 use trilith_oci::place::{DaemonImage, Place};
 use trilith_oci::publish::{BlobOrigin, PublicationBlob};
@@ -79,6 +79,21 @@ impl Builder for GraftBuilder {
         let place = Place::DockerDaemon(DaemonImage::Reference(reference));
         let store = Arc::clone(&job.target.store);
         transfer::write(job.context, store, digest, &place).await
+    }
+
+    async fn name(
+        &self,
+        job: Job<'_>,
+        digest: &Digest,
+        _reference: &Reference,
+        others: &[Reference],
+    ) -> Result<(), Error> {
+        for other in others {
+            let place = Place::DockerDaemon(DaemonImage::Reference(other.clone()));
+            let store = Arc::clone(&job.target.store);
+            transfer::write(job.context, store, digest, &place).await?;
+        }
+        Ok(())
     }
 
     async fn write_folder(

@@ -14,7 +14,7 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use tempfile::TempDir;
-use trilith_core::{BuildFrom, Digest, Existence, Level, Plan, Platform};
+use trilith_core::{BuildFrom, Digest, Existence, Level, Plan, Platform, Reference};
 use trilith_oci::image::{Image, Index};
 use trilith_oci::publish::PublicationBlob;
 use trilith_oci::{Descriptor, RawManifest};
@@ -97,6 +97,18 @@ pub(crate) trait Builder {
     /// # Errors
     /// There is no engine, or it does not take the image.
     async fn load(&self, job: Job<'_>, level: Level, digest: &Digest) -> Result<(), Error>;
+
+    /// Gives `others` to what the engine has as `reference`, which is `digest` at the target.
+    ///
+    /// # Errors
+    /// There is no engine, or it does not name the image.
+    async fn name(
+        &self,
+        job: Job<'_>,
+        digest: &Digest,
+        reference: &Reference,
+        others: &[Reference],
+    ) -> Result<(), Error>;
 
     /// Writes what would be sent to an engine into `directory`, and returns the files and
     /// directories it made.

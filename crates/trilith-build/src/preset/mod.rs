@@ -13,7 +13,7 @@ mod openhands_v1;
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
-use trilith_core::{ConfigRecipe, Level, Platform, Repository, StatCache, Tags};
+use trilith_core::{ConfigRecipe, Level, Platform, Repository, StatCache, Tag, Tags};
 use trilith_oci::place::Place;
 
 use crate::error::Error;
@@ -42,6 +42,8 @@ pub struct PresetOptions {
     pub no_browser: bool,
     /// The stage to build.
     pub target: Option<String>,
+    /// Tags besides those of the scheme.
+    pub other_tags: Vec<Tag>,
     /// Build arguments, over those of the preset.
     pub args: BTreeMap<String, String>,
     /// Extra dependencies.
@@ -74,11 +76,12 @@ fn load_tags(settings: &Settings) -> Result<Tags, Error> {
     Ok(load_openhands_tags(settings, &StatCache::disabled())?.0)
 }
 
-/// Returns `tags` as images of `repository`, from most to least specific.
-fn image_names(repository: &str, tags: &Tags) -> Vec<String> {
-    let levels = Level::ALL.into_iter().rev();
+/// Returns `tags` as images of `repository`, from most to least specific, and `others` behind them.
+fn image_names(repository: &str, tags: &Tags, others: &[Tag]) -> Vec<String> {
+    let levels = Level::ALL.into_iter().rev().map(|level| tags.get(level));
     levels
-        .map(|level| format!("{repository}:{}", tags.get(level)))
+        .chain(others)
+        .map(|tag| format!("{repository}:{tag}"))
         .collect()
 }
 

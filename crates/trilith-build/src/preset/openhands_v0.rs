@@ -128,6 +128,7 @@ impl RuntimeBuildConfig {
             sources: vec![PathBuf::from(SOURCE)],
             ignore: ignore.map(|&pattern| pattern.to_owned()).collect(),
             suffix: String::new(),
+            other_tags: options.other_tags.clone(),
             browser: !options.no_browser,
             layers: Vec::new(),
             config: options.config.clone(),
@@ -182,7 +183,7 @@ impl RuntimeBuildConfig {
             "runtime_image": self.runtime_image.to_string(),
             "build_context": self.root.display().to_string(),
             "dockerfile": self.root.join(TEMPLATE).display().to_string(),
-            "tags": image_names(repository, tags),
+            "tags": image_names(repository, tags, &self.options.other_tags),
             "version": self.version,
         })
     }

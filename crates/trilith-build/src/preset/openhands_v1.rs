@@ -226,6 +226,7 @@ impl AgentServerBuildConfig {
             sources: self.layout.sources(),
             ignore: self.layout.ignore(),
             suffix: self.suffix(),
+            other_tags: options.other_tags.clone(),
             browser: !options.no_browser,
             layers: Vec::new(),
             config: options.config.clone(),
@@ -272,14 +273,17 @@ impl AgentServerBuildConfig {
     #[must_use]
     pub fn describe(&self, tags: &Tags) -> Value {
         let prefix = self.options.repository.as_ref().map(ToString::to_string);
+        let repository = prefix.as_deref().unwrap_or(REPOSITORY);
+        let custom = &self.options.other_tags;
         json!({
             "base_image": self.base_image,
             "variant": self.variant,
             "target": self.target,
             "registry_prefix": prefix,
+            "custom_tags": custom.iter().map(ToString::to_string).collect::<Vec<_>>(),
             "build_context": self.root.display().to_string(),
             "dockerfile": self.root.join(self.layout.dockerfile()).display().to_string(),
-            "tags": image_names(prefix.as_deref().unwrap_or(REPOSITORY), tags),
+            "tags": image_names(repository, tags, custom),
             "version": self.version,
             "git_info": {
                 "sha": self.git.sha,

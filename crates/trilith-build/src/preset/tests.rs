@@ -180,6 +180,7 @@ fn an_agent_server_is_described_as_the_reference_does() {
     let options = AgentServerOptions {
         preset: PresetOptions {
             repository: Some("ghcr.io/acme/agent-server".parse().unwrap()),
+            other_tags: vec!["latest".parse().unwrap()],
             args: [("VERSION".to_owned(), "mine".to_owned())].into(),
             ..on("ubuntu:22.04")
         },
@@ -201,12 +202,14 @@ fn an_agent_server_is_described_as_the_reference_does() {
             "variant": "golang",
             "target": "binary",
             "registry_prefix": "ghcr.io/acme/agent-server",
+            "custom_tags": ["latest"],
             "build_context": root.display().to_string(),
             "dockerfile": root.join("openhands/agent_server/docker/Dockerfile"),
             "tags": [
                 tag(&format!("{lock}_j02w4lbg2inwc3z6")),
                 tag(lock),
                 tag("v1.0.0_ubuntu_tag_22.04"),
+                tag("latest"),
             ],
             "version": "1.0.0",
             "git_info": {
@@ -415,6 +418,9 @@ fn a_directory_in_no_checkout_is_refused() {
     );
 }
 
+/// The files of a repository, and the commit and branch that they say.
+type CommitCase<'a> = (&'a [(&'a str, &'a str)], &'a str, &'a str);
+
 #[test]
 fn the_commit_is_read_from_gits_files() {
     const SHA: &str = "0123456789012345678901234567890123456789";
@@ -422,8 +428,7 @@ fn the_commit_is_read_from_gits_files() {
     let loose = format!("{SHA}\n");
     let packed =
         format!("# pack-refs with: peeled\n{OTHER} refs/heads/x\n^{SHA}\n{SHA} refs/heads/a/b\n");
-    type Case<'a> = (&'a [(&'a str, &'a str)], &'a str, &'a str);
-    let table: [Case<'_>; 9] = [
+    let table: [CommitCase<'_>; 9] = [
         (&[], "unknown", "unknown"),
         (&[(".git/HEAD", &loose)], SHA, "unknown"),
         (

@@ -17,6 +17,45 @@ fn requests(registry: &Registry) -> Vec<String> {
 }
 
 #[test]
+fn an_image_has_other_tags_too() {
+    let registry = Registry::start(RegistryOptions::default());
+    let base = busybox_image(&registry, "base:1", &ImageOptions::default());
+    let trilith = Trilith::new();
+    let project = project(&registry, "acme/app", &base.reference);
+    let build =
+        |flags: &[&str]| trilith.json(&[&["build", "--project", path(&project)], flags].concat());
+    let first = build(&["--push", "--tag", "latest", "--tag", "stable"]);
+    let tags: Vec<&str> = first["tags"].as_array().unwrap().iter().map(tag).collect();
+    assert_eq!(tags[3..], ["latest", "stable"]);
+    let dry = build(&["--push", "--tag", "other", "--dry-run"]);
+    assert_eq!(dry["tags"].as_array().unwrap().len(), 1, "{dry}");
+    assert_eq!(registry.manifest("acme/app", "other"), None);
+
+    // Neither an input nor a reason to build, and given to what is reused as well.
+    let again = build(&["--push", "--tag", "other"]);
+    assert_eq!(again["action"], "reuse");
+    assert_complete(&registry, "acme/app");
+    let digest = |name: &str| {
+        let reference = registry.reference(&format!("acme/app:{name}"));
+        trilith.json(&["inspect", &reference])["digest"].clone()
+    };
+    for name in ["latest", "stable", "other"] {
+        assert_eq!(digest(name), first["digest"], "{name}");
+    }
+    // A tag of before is moved.
+    project.write("app/main.py", "print(2)\n");
+    let changed = build(&["--push", "--tag", "latest"]);
+    assert_eq!(digest("latest"), changed["digest"]);
+    assert_eq!(digest("stable"), first["digest"]);
+    let into_store = build(&["--tag", "latest"]);
+    assert_eq!(
+        into_store["tags"].as_array().unwrap().len(),
+        4,
+        "{into_store}"
+    );
+}
+
+#[test]
 fn three_levels_on_one_registry() {
     let registry = Registry::start(RegistryOptions::default());
     let base = busybox_image(&registry, "base:1", &ImageOptions::default());

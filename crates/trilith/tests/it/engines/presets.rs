@@ -240,7 +240,20 @@ fn an_agent_server_ends_with_all_three_tags() {
     // What is not sent is no input, and a commit is none either.
     project.write("openhands/notes.md", "other\n");
     project.write(".git/HEAD", "0123456789012345678901234567890123456789\n");
-    assert_eq!(run(&BUILD)["action"], "reuse");
+    let again = run(&[&BUILD[..], &["--tag", "latest", "--load"]].concat());
+    assert_eq!(again["action"], "reuse");
+    let latest = registry.reference("acme/agent-server:latest");
+    assert_eq!(strings(&again["tags"]), [&*latest]);
+    assert_eq!(
+        trilith.json(&["inspect", &latest])["digest"],
+        built["digest"]
+    );
+    assert!(engine.images().contains(&latest), "{:?}", engine.images());
+    let only_engine = [&BUILD[..5], &["--tag", "local", "--load"]].concat();
+    assert_eq!(run(&only_engine)["action"], "reuse");
+    let local = registry.reference("acme/agent-server:local");
+    assert!(engine.images().contains(&local), "{:?}", engine.images());
+    assert_eq!(registry.manifest("acme/agent-server", "local"), None);
     let development = run(&[&BUILD[..], &["--target", "source"]].concat());
     assert!(
         strings(&development["tags"])
