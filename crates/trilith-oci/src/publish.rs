@@ -120,73 +120,30 @@ pub async fn publish(
     concurrency: NonZeroUsize,
 ) -> Result<PublishReport, Error> {
     let tagged = check(publication)?;
-    let (images, artifacts) = split(publication)?;
-    let images = images.publish(destination, concurrency);
+    let blobs = merge(publication.layers.iter().chain(&publication.configs));
+    let report = PublishReport {
+        blobs: publish_blobs(destination, &blobs, concurrency).await?,
+    };
+    let (mut images, mut artifacts) = (Vec::new(), Vec::new());
+    for manifest in &publication.manifests {
+        match Links::parse(manifest)?.subject {
+            None => images.push(manifest),
+            Some(_) => artifacts.push(manifest),
+        }
+    }
     // An artifact may come before its subject (distribution specification 1.1, "Pushing Manifests
-    // with Subject"), and its few small requests are made while layers travel. For registries
-    // that do not know that, it is tried once more when the subject is there.
-    let early = artifacts.publish(destination, concurrency);
+    // with Subject"); where a registry does not know that, it comes once more behind it.
+    let images = publish_manifests(destination, &images, concurrency);
+    let early = publish_manifests(destination, &artifacts, concurrency);
     let (images, early) = future::join(images, early).await;
-    let mut blobs = images?;
-    blobs.extend(match early {
-        Ok(blobs) => blobs,
-        Err(_) => artifacts.publish(destination, concurrency).await?,
-    });
-    blobs.sort_by_key(|(position, _)| *position);
+    images?;
+    if early.is_err() {
+        publish_manifests(destination, &artifacts, concurrency).await?;
+    }
     for (tag, manifest) in tagged {
         destination.tag(tag, manifest).await?;
     }
-    Ok(PublishReport {
-        blobs: blobs.into_iter().map(|(_, blob)| blob).collect(),
-    })
-}
-
-/// Manifests that belong together, with their blobs and where each of those stands in the
-/// report.
-#[derive(Default)]
-struct Part<'a> {
-    blobs: Vec<(usize, PublicationBlob)>,
-    manifests: Vec<&'a RawManifest>,
-}
-
-/// Returns the images of `publication` and the artifacts that are about them.
-fn split(publication: &Publication) -> Result<(Part<'_>, Part<'_>), Error> {
-    let (mut images, mut artifacts) = (Part::default(), Part::default());
-    let mut of_artifacts = BTreeSet::new();
-    let mut of_images = BTreeSet::new();
-    for manifest in &publication.manifests {
-        let links = Links::parse(manifest)?;
-        let (part, digests) = match links.subject {
-            Some(_) => (&mut artifacts, &mut of_artifacts),
-            None => (&mut images, &mut of_images),
-        };
-        part.manifests.push(manifest);
-        digests.extend(links.blobs().map(|blob| blob.digest.clone()));
-    }
-    let blobs = merge(publication.layers.iter().chain(&publication.configs));
-    for (position, blob) in blobs.into_iter().enumerate() {
-        let digest = &blob.descriptor.digest;
-        let part = if of_artifacts.contains(digest) && !of_images.contains(digest) {
-            &mut artifacts
-        } else {
-            &mut images
-        };
-        part.blobs.push((position, blob));
-    }
-    Ok((images, artifacts))
-}
-
-impl Part<'_> {
-    /// Writes the blobs, then the manifests.
-    async fn publish(
-        &self,
-        destination: &dyn ImageStore,
-        concurrency: NonZeroUsize,
-    ) -> Result<Vec<(usize, PublishedBlob)>, Error> {
-        let blobs = publish_blobs(destination, &self.blobs, concurrency).await?;
-        publish_manifests(destination, &self.manifests, concurrency).await?;
-        Ok(blobs)
-    }
+    Ok(report)
 }
 
 /// Checks that `publication` holds all that its manifests and tags name, and returns each
@@ -239,22 +196,24 @@ fn merge<'a>(blobs: impl Iterator<Item = &'a PublicationBlob>) -> Vec<Publicatio
 
 async fn publish_blobs(
     destination: &dyn ImageStore,
-    blobs: &[(usize, PublicationBlob)],
+    blobs: &[PublicationBlob],
     concurrency: NonZeroUsize,
-) -> Result<Vec<(usize, PublishedBlob)>, Error> {
-    stream::iter(blobs)
+) -> Result<Vec<PublishedBlob>, Error> {
+    let mut published: Vec<(usize, PublishedBlob)> = stream::iter(blobs.iter().enumerate())
         .map(|(position, blob)| async move {
             let published = PublishedBlob {
                 digest: blob.descriptor.digest.clone(),
                 size: blob.descriptor.size,
                 outcome: publish_blob(destination, blob).await?,
             };
-            Ok((*position, published))
+            Ok::<_, Error>((position, published))
         })
         // Unordered: a large blob in front must not keep the others from starting.
         .buffer_unordered(concurrency.get())
         .try_collect()
-        .await
+        .await?;
+    published.sort_by_key(|(position, _)| *position);
+    Ok(published.into_iter().map(|(_, blob)| blob).collect())
 }
 
 /// Brings one blob to `destination` with the fewest requests: none where it is known to be
