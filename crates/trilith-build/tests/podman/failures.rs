@@ -197,11 +197,8 @@ async fn a_dropped_build_leaves_nothing() {
             ended = running => panic!("{ended:?}"),
             () = wait_for(&started) => {}
         }
-        assert_eq!(processes("sleep\u{0}98765"), Vec::<PathBuf>::new());
-        assert_eq!(
-            processes(parts.temporary.path().to_str().unwrap()),
-            Vec::<PathBuf>::new()
-        );
+        assert_gone("sleep\u{0}98765").await;
+        assert_gone(parts.temporary.path().to_str().unwrap()).await;
         parts.assert_clean();
 
         // The store is whole, and the steps before are cached.
@@ -265,7 +262,7 @@ async fn an_engine_that_stops_in_the_middle() {
     let error = ended.unwrap_err();
     assert!(matches!(error, EngineError::Lost { .. }), "{error:?}");
     assert!(error.is_retryable());
-    assert_eq!(processes("sleep\u{0}87654"), Vec::<PathBuf>::new());
+    assert_gone("sleep\u{0}87654").await;
     parts.assert_clean();
 }
 
@@ -344,6 +341,18 @@ pub(crate) async fn wait_for(flag: &AtomicBool) {
         assert!(Instant::now() < deadline, "it did not start");
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
+}
+
+/// Waits until no process with `text` in its command line is seen any more: one that was killed is
+/// until the kernel has taken it down.
+pub(crate) async fn assert_gone(text: &str) {
+    for _ in 0..1000 {
+        if processes(text).is_empty() {
+            return;
+        }
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    panic!("the step goes on: {:?}", processes(text));
 }
 
 /// Returns the processes whose command lines have `text` in them, zombies apart.
