@@ -180,6 +180,9 @@ async fn engine_that_says(answer: String) -> Daemon {
             seen.extend_from_slice(&request[..count]);
         }
         stream.write_all(answer.as_bytes()).await.unwrap();
+        stream.shutdown().await.unwrap();
+        // To close with bytes unread would take the answer back.
+        while stream.read(&mut request).await.is_ok_and(|count| count > 0) {}
     });
     Daemon::try_new(&format!("tcp://{address}")).unwrap()
 }
