@@ -326,7 +326,7 @@ fn remember(context: &Context, loaded: &Loaded, report: &BuildReport) {
 /// Collects everything that has to be at the target before the tags are.
 fn publication(loaded: &Loaded, built: &Built, tags: &[Level]) -> Publication {
     let mut publication = Publication {
-        layers: built.blobs.clone(),
+        blobs: built.blobs.clone(),
         ..Publication::default()
     };
     for level in &built.levels {
@@ -356,7 +356,7 @@ fn add_level(publication: &mut Publication, loaded: &Loaded, level: &BuiltLevel)
     for (_, image) in &level.images {
         let media_type = &image.manifest().config().media_type;
         publication
-            .configs
+            .blobs
             .push(memory(media_type, image.config().to_bytes()));
         publication.manifests.push(image.manifest().to_raw());
     }
@@ -371,8 +371,8 @@ fn add_level(publication: &mut Publication, loaded: &Loaded, level: &BuiltLevel)
         &document.descriptor,
         &level.top.descriptor,
     );
-    publication.configs.push(memory(&empty.media_type, bytes));
-    publication.layers.push(document);
+    publication.blobs.push(memory(&empty.media_type, bytes));
+    publication.blobs.push(document);
     publication.manifests.push(artifact.to_raw());
 }
 

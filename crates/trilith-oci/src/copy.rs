@@ -232,8 +232,11 @@ impl ImageTree {
         let digest = &self.root.descriptor.digest;
         let tags = options.tags.iter().map(|tag| (tag.clone(), digest.clone()));
         Ok(Publication {
-            layers: layers.into_iter().map(with_origins).collect(),
-            configs: configs.into_iter().map(with_origins).collect(),
+            blobs: layers
+                .into_iter()
+                .chain(configs)
+                .map(with_origins)
+                .collect(),
             manifests: self.manifests().cloned().collect(),
             tags: tags.collect(),
         })

@@ -45,10 +45,8 @@ pub enum BlobOrigin {
 /// Images, whole, and the tags that shall point to them.
 #[derive(Clone, Default)]
 pub struct Publication {
-    /// Every blob that is not a config. One listed twice is published once.
-    pub layers: Vec<PublicationBlob>,
-    /// The configs of images and artifacts.
-    pub configs: Vec<PublicationBlob>,
+    /// Every blob that the manifests name. One listed twice is published once.
+    pub blobs: Vec<PublicationBlob>,
     /// The manifests, each after those it names.
     pub manifests: Vec<RawManifest>,
     /// Tags and the digest of the manifest each gets, least specific first.
@@ -80,7 +78,7 @@ pub struct PublishedBlob {
 /// What publishing came to.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct PublishReport {
-    /// Every blob once: layers in the order given, then configs.
+    /// Every blob once, in the order given.
     pub blobs: Vec<PublishedBlob>,
 }
 
@@ -120,7 +118,7 @@ pub async fn publish(
     concurrency: NonZeroUsize,
 ) -> Result<PublishReport, Error> {
     let tagged = check(publication)?;
-    let blobs = merge(publication.layers.iter().chain(&publication.configs));
+    let blobs = merge(&publication.blobs);
     let report = PublishReport {
         blobs: publish_blobs(destination, &blobs, concurrency).await?,
     };
@@ -154,9 +152,8 @@ fn check(publication: &Publication) -> Result<Vec<(&Tag, &RawManifest)>, Error> 
         reason: format!("it names `{digest}`, which is not published before it"),
     };
     let blobs: BTreeSet<&Digest> = publication
-        .layers
+        .blobs
         .iter()
-        .chain(&publication.configs)
         .map(|blob| &blob.descriptor.digest)
         .collect();
     let mut manifests: BTreeMap<&Digest, &RawManifest> = BTreeMap::new();
@@ -180,7 +177,7 @@ fn check(publication: &Publication) -> Result<Vec<(&Tag, &RawManifest)>, Error> 
 }
 
 /// Returns every blob once, in the order of first appearance, with all its origins.
-fn merge<'a>(blobs: impl Iterator<Item = &'a PublicationBlob>) -> Vec<PublicationBlob> {
+fn merge(blobs: &[PublicationBlob]) -> Vec<PublicationBlob> {
     let mut merged: Vec<PublicationBlob> = Vec::new();
     let mut positions: BTreeMap<&Digest, usize> = BTreeMap::new();
     for blob in blobs {
@@ -344,11 +341,14 @@ mod tests {
         let image = image(&[b"base", b"top"], "linux/amd64");
         let digest = image.manifest.descriptor.digest.clone();
         Publication {
-            layers: vec![blob(b"base", base), blob(b"top", top)],
-            configs: vec![PublicationBlob {
-                descriptor: Descriptor::of(media_type::OCI_CONFIG, &image.config),
-                origins: vec![BlobOrigin::Upload(BlobSource::Memory(image.config))],
-            }],
+            blobs: vec![
+                blob(b"base", base),
+                blob(b"top", top),
+                PublicationBlob {
+                    descriptor: Descriptor::of(media_type::OCI_CONFIG, &image.config),
+                    origins: vec![BlobOrigin::Upload(BlobSource::Memory(image.config))],
+                },
+            ],
             manifests: vec![image.manifest],
             tags: ["v1", "v1_lock"]
                 .map(|tag| (tag.parse().unwrap(), digest.clone()))
@@ -366,7 +366,7 @@ mod tests {
         let publication = publication(vec![memory(b"base")], vec![memory(b"top")]);
         let report = run(&store, &publication).await.unwrap();
         assert_eq!(report.count(BlobOutcome::Uploaded), 3);
-        let sizes: u64 = publication.configs[0].descriptor.size + 7;
+        let sizes: u64 = publication.blobs[2].descriptor.size + 7;
         assert_eq!(report.uploaded_bytes(), sizes);
         let kinds: Vec<Call> = store.calls();
         let position = |call: Call| kinds.iter().position(|&c| c == call).unwrap();
@@ -383,7 +383,7 @@ mod tests {
         store.insert(b"base");
         let publication = publication(vec![memory(b"base")], vec![memory(b"top")]);
         let report = run(&store, &publication).await.unwrap();
-        let base = &publication.layers[0].descriptor.digest;
+        let base = &publication.blobs[0].descriptor.digest;
         assert_eq!(report.outcome(base), Some(BlobOutcome::Present));
         assert_eq!(report.count(BlobOutcome::Uploaded), 2);
     }
@@ -451,7 +451,7 @@ mod tests {
             let store = MemoryStore::default();
             let publication = publication(origins, vec![memory(b"top")]);
             let error = run(&store, &publication).await.unwrap_err();
-            let digest = publication.layers[0].descriptor.digest.as_str();
+            let digest = publication.blobs[0].descriptor.digest.as_str();
             let text = error.to_string();
             assert!(text.contains(digest) && text.contains(expected), "{text}");
             assert_eq!(store.count(Call::PushManifest) + store.count(Call::Tag), 0);
@@ -470,8 +470,8 @@ mod tests {
         let mut parent_first = whole.clone();
         parent_first.manifests.insert(0, index);
         for broken in [
-            without(|p| drop(p.layers.pop())),
-            without(|p| p.configs.clear()),
+            without(|p| drop(p.blobs.remove(1))),
+            without(|p| drop(p.blobs.remove(2))),
             without(|p| p.manifests.clear()),
             parent_first,
         ] {
@@ -489,7 +489,7 @@ mod tests {
     async fn a_blob_listed_twice_is_published_once() {
         let store = MemoryStore::default();
         let mut publication = publication(vec![memory(b"base")], vec![memory(b"top")]);
-        publication.layers.push(publication.layers[0].clone());
+        publication.blobs.push(publication.blobs[0].clone());
         let report = run(&store, &publication).await.unwrap();
         assert_eq!(report.blobs.len(), 3);
         assert_eq!(store.count(Call::PushBlob), 3);
@@ -509,7 +509,7 @@ mod tests {
             descriptor: Descriptor::of(media_type::OCI_MANIFEST, text.as_bytes()),
             bytes: text.into(),
         }];
-        publication.layers.clear();
+        publication.blobs.drain(..2);
         publication.tags = vec![("t".parse().unwrap(), digest)];
         run(&store, &publication).await.unwrap();
         assert_eq!(store.tags(), ["t"]);

@@ -18,6 +18,17 @@ pub struct BuildArguments {
     pub platform: Platform,
 }
 
+#[cfg(test)]
+impl BuildArguments {
+    pub(super) fn of(args: &[(&str, &str)], platform: &str) -> Self {
+        let owned = |&(name, value): &(&str, &str)| (name.to_owned(), value.to_owned());
+        Self {
+            args: args.iter().map(owned).collect(),
+            platform: platform.parse().unwrap(),
+        }
+    }
+}
+
 /// Returns the value that the engine gives to `name` by itself.
 ///
 /// `BUILDPLATFORM` and its parts depend on the machine that builds and `TARGETSTAGE` on the
@@ -128,16 +139,6 @@ pub(super) fn global_names(dockerfile: &Dockerfile, word: &str) -> Option<BTreeS
 mod tests {
     use super::*;
 
-    fn arguments(args: &[(&str, &str)]) -> BuildArguments {
-        BuildArguments {
-            args: args
-                .iter()
-                .map(|&(n, v)| (n.to_owned(), v.to_owned()))
-                .collect(),
-            platform: "linux/arm/v7".parse().unwrap(),
-        }
-    }
-
     #[test]
     fn values_that_from_sees() {
         let dockerfile = Dockerfile::parse(
@@ -153,7 +154,7 @@ mod tests {
             (&[], "$E", Err("only the engine knows `E`")),
             (&[("BUILDARCH", "amd64")], "$E", Ok("amd64")),
         ] {
-            let arguments = arguments(args);
+            let arguments = BuildArguments::of(args, "linux/arm/v7");
             let globals = Globals::new(&dockerfile, &arguments);
             let value = globals
                 .expand(word, '\\')

@@ -248,23 +248,13 @@ fn named_origin(dockerfile: &Dockerfile, stage: &Stage, name: &str) -> Result<Or
 mod tests {
     use super::*;
 
-    fn arguments(args: &[(&str, &str)]) -> BuildArguments {
-        BuildArguments {
-            args: args
-                .iter()
-                .map(|&(n, v)| (n.to_owned(), v.to_owned()))
-                .collect(),
-            platform: "linux/amd64".parse().unwrap(),
-        }
-    }
-
     #[test]
     fn bases() {
         let dockerfile = Dockerfile::parse(
             "ARG BASE=debian\nARG NEXT\nFROM ${BASE}:1 AS a\nFROM A AS b\nFROM scratch\nFROM b-$TARGETARCH AS c\nFROM b AS b-amd64\nFROM b-$TARGETARCH\nFROM $NEXT\nFROM x-$BUILDARCH\nFROM 0\n",
         )
         .unwrap();
-        let arguments = arguments(&[]);
+        let arguments = BuildArguments::of(&[], "linux/amd64");
         let graph = StageGraph::new(&dockerfile, &arguments);
         let image = |name: &str| Ok(Origin::Image(name.to_owned()));
         for (stage, expected) in [
@@ -298,7 +288,7 @@ mod tests {
             "FROM x AS a\nFROM x AS tools\nONBUILD COPY --from=a /t /t\nFROM x AS unused\nCOPY --from=nowhere:1 /x /x\nFROM tools AS b\nCOPY --from=0 /a /a\nRUN --mount=from=Tools,target=/t --mount=type=secret,id=k --mount=from=1,target=/o make\nFROM a AS c\nCOPY --from=B /b /b\n",
         )
         .unwrap();
-        let arguments = arguments(&[]);
+        let arguments = BuildArguments::of(&[], "linux/amd64");
         let graph = StageGraph::new(&dockerfile, &arguments);
         let image = |name: &str| Origin::Image(name.to_owned());
         assert_eq!(graph.origins(2).unwrap(), [image("nowhere:1")]);
@@ -357,7 +347,7 @@ mod tests {
         ] {
             let text = format!("FROM x AS a\n{instruction}\nFROM x AS b\n");
             let dockerfile = Dockerfile::parse(&text).unwrap();
-            let arguments = arguments(&[]);
+            let arguments = BuildArguments::of(&[], "linux/amd64");
             let graph = StageGraph::new(&dockerfile, &arguments);
             assert_eq!(
                 graph.needed(0, &BTreeSet::new()).unwrap_err().to_string(),

@@ -148,12 +148,13 @@ impl TlsFiles {
             let mut roots = rustls::RootCertStore::empty();
             for certificate in certificates(ca)? {
                 let added = roots.add(certificate);
-                added.map_err(|error| failed("use", ca, io::Error::other(error)))?;
+                added.map_err(|error| EngineError::io("use", ca)(io::Error::other(error)))?;
             }
             builder.with_root_certificates(roots)
         } else {
-            let verifier = rustls_platform_verifier::Verifier::new(provider)
-                .map_err(|error| failed("use", Path::new("TLS"), io::Error::other(error)))?;
+            let verifier = rustls_platform_verifier::Verifier::new(provider).map_err(|error| {
+                EngineError::io("use", Path::new("TLS"))(io::Error::other(error))
+            })?;
             let verifier: Arc<dyn ServerCertVerifier> = Arc::new(verifier);
             builder
                 .dangerous()
@@ -164,10 +165,10 @@ impl TlsFiles {
         };
         // The reason why PEM is malformed does not quote it.
         let secret = PrivateKeyDer::from_pem_file(key)
-            .map_err(|error| failed("read", key, io::Error::other(error)))?;
+            .map_err(|error| EngineError::io("read", key)(io::Error::other(error)))?;
         builder
             .with_client_auth_cert(certificates(certificate)?, secret)
-            .map_err(|error| failed("use", certificate, io::Error::other(error)))
+            .map_err(|error| EngineError::io("use", certificate)(io::Error::other(error)))
     }
 }
 
@@ -177,17 +178,17 @@ fn builder() -> Result<(Builder, Arc<CryptoProvider>), EngineError> {
     let provider = Arc::new(rustls::crypto::ring::default_provider());
     let builder = ClientConfig::builder_with_provider(Arc::clone(&provider))
         .with_safe_default_protocol_versions()
-        .map_err(|error| failed("use", Path::new("TLS"), io::Error::other(error)))?;
+        .map_err(|error| EngineError::io("use", Path::new("TLS"))(io::Error::other(error)))?;
     Ok((builder, provider))
 }
 
 fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, EngineError> {
     let read = CertificateDer::pem_file_iter(path).and_then(Iterator::collect);
     let certificates: Vec<_> =
-        read.map_err(|error| failed("read", path, io::Error::other(error)))?;
+        read.map_err(|error| EngineError::io("read", path)(io::Error::other(error)))?;
     if certificates.is_empty() {
         let none = io::Error::other("it holds no PEM certificate");
-        return Err(failed("read", path, none));
+        return Err(EngineError::io("read", path)(none));
     }
     Ok(certificates)
 }
@@ -248,14 +249,11 @@ pub fn load_docker_context(
         .join("meta.json");
     let invalid = |reason: String| {
         let reason = format!("Docker context `{name}` {reason}");
-        failed(
-            "read",
-            &path,
-            io::Error::new(io::ErrorKind::InvalidData, reason),
-        )
+        EngineError::io("read", &path)(io::Error::new(io::ErrorKind::InvalidData, reason))
     };
     let meta = load_json::<Meta>(&path)?;
-    let meta = meta.ok_or_else(|| failed("read", &path, io::ErrorKind::NotFound.into()))?;
+    let meta =
+        meta.ok_or_else(|| EngineError::io("read", &path)(io::ErrorKind::NotFound.into()))?;
     let endpoint = meta.endpoints.docker;
     let endpoint = endpoint.ok_or_else(|| invalid("names no engine".to_owned()))?;
     if endpoint.skip_tls_verify {
@@ -276,22 +274,10 @@ fn load_json<T: serde::de::DeserializeOwned>(path: &Path) -> Result<Option<T>, E
             // Not the message, which may quote a password.
             let (line, column) = (error.line(), error.column());
             let reason = format!("it is malformed at line {line}, column {column}");
-            failed(
-                "read",
-                path,
-                io::Error::new(io::ErrorKind::InvalidData, reason),
-            )
+            EngineError::io("read", path)(io::Error::new(io::ErrorKind::InvalidData, reason))
         }),
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
-        Err(error) => Err(failed("read", path, error)),
-    }
-}
-
-fn failed(operation: &'static str, path: &Path, source: io::Error) -> EngineError {
-    EngineError::Io {
-        operation,
-        path: path.to_owned(),
-        source,
+        Err(error) => Err(EngineError::io("read", path)(error)),
     }
 }
 

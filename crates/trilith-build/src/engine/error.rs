@@ -1,6 +1,6 @@
 //! What can go wrong with an engine.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use trilith_oci::Kind;
 
@@ -89,6 +89,19 @@ pub enum EngineError {
 }
 
 impl EngineError {
+    /// Returns a function that wraps an I/O error with what was tried on which path.
+    pub(super) fn io(
+        operation: &'static str,
+        path: &Path,
+    ) -> impl FnOnce(std::io::Error) -> Self + use<> {
+        let path = path.to_owned();
+        move |source| Self::Io {
+            operation,
+            path,
+            source,
+        }
+    }
+
     /// Returns the kind of the failure.
     #[must_use]
     pub fn kind(&self) -> Kind {

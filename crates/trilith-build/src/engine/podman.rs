@@ -236,7 +236,7 @@ impl Podman {
             return Err(failure::of_build(failed, status, &dockerfile));
         }
         output.finish();
-        let text = fs::read_to_string(&id).map_err(workspace::io("read", &id))?;
+        let text = fs::read_to_string(&id).map_err(EngineError::io("read", &id))?;
         parse_id(text.trim()).map(|id| BuiltImage { id })
     }
 }
@@ -409,12 +409,10 @@ async fn unpack(
         let dockerfile = shared.join("Dockerfile");
         context.write_directory(&shared.directory("context")?)?;
         context.write_dockerfile(&dockerfile)?;
-        fs::read(&dockerfile).map_err(workspace::io("read", &dockerfile))
+        fs::read(&dockerfile).map_err(EngineError::io("read", &dockerfile))
     });
-    let text = unpacked.await.map_err(|error| EngineError::Io {
-        operation: "write the context into",
-        path: workspace.path().to_owned(),
-        source: error.into(),
+    let text = unpacked.await.map_err(|error| {
+        EngineError::io("write the context into", workspace.path())(error.into())
     })??;
     Ok((workspace, String::from_utf8_lossy(&text).into_owned()))
 }

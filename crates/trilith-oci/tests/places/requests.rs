@@ -100,17 +100,17 @@ impl Grafted {
         };
         let store = || BlobOrigin::Upload(BlobSource::Store(Arc::clone(&self.base_store)));
         let (lowest, upper) = self.base.manifest().layers().split_first().unwrap();
-        let mut layers = vec![blob(lowest, vec![BlobOrigin::Present])];
+        let mut blobs = vec![blob(lowest, vec![BlobOrigin::Present])];
         for layer in upper {
-            layers.push(blob(layer, vec![BlobOrigin::Mount(from.clone()), store()]));
+            blobs.push(blob(layer, vec![BlobOrigin::Mount(from.clone()), store()]));
         }
-        layers.push(blob(&self.top.descriptor, memory(&self.top_content)));
+        blobs.push(blob(&self.top.descriptor, memory(&self.top_content)));
         let config = self.image.config().to_bytes();
         let manifest = self.image.manifest().to_raw();
         let digest = manifest.descriptor.digest.clone();
+        blobs.push(blob(self.image.manifest().config(), memory(&config)));
         Publication {
-            layers,
-            configs: vec![blob(self.image.manifest().config(), memory(&config))],
+            blobs,
             manifests: vec![manifest],
             tags: ["v1", "v1_lock"]
                 .map(|tag| (tag.parse().unwrap(), digest.clone()))

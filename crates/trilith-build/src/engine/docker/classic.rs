@@ -17,8 +17,8 @@ use serde_json::json;
 use trilith_core::{DEFAULT_REGISTRY, Digest, Platform, Reference};
 use trilith_oci::Kind;
 use trilith_oci::layer::Compression;
-use trilith_oci::registry::Credential;
 
+use super::images::login;
 use super::{Api, DockerEngine, Doing};
 use crate::build_context::BuildContextError;
 use crate::dockerfile::{BuildArguments, Dockerfile, Origin, StageGraph};
@@ -115,21 +115,10 @@ impl DockerEngine {
         for registry in registries(request)? {
             let found = self.registry.credential(&registry, "").await;
             let found = found.map_err(|error| doing.failed(&error.to_string(), error.kind()))?;
-            let login = match &found {
-                Some(Credential::Password { username, password }) => {
-                    redactor.hide(password.expose());
-                    json!({ "username": username, "password": password.expose() })
-                }
-                Some(Credential::Identity(token)) => {
-                    redactor.hide(token.expose());
-                    json!({ "identitytoken": token.expose() })
-                }
-                Some(Credential::Bearer(token)) => {
-                    redactor.hide(token.expose());
-                    json!({ "registrytoken": token.expose() })
-                }
-                None => continue,
+            let Some(found) = found else {
+                continue;
             };
+            let login = login(&found, redactor);
             let name = if registry == DEFAULT_REGISTRY {
                 DOCKER_HUB.to_owned()
             } else {

@@ -8,7 +8,7 @@ use base64::engine::general_purpose::URL_SAFE;
 use futures_util::StreamExt;
 use reqwest::Method;
 use serde::Deserialize;
-use serde_json::json;
+use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt};
 use trilith_core::{Digest, Platform, Reference};
 use trilith_oci::registry::Credential;
@@ -219,21 +219,7 @@ impl DockerEngine {
             .credential(repository.registry(), repository.path())
             .await
             .map_err(|error| doing.failed(&error.to_string(), error.kind()))?;
-        let auth = match &found {
-            None => json!({}),
-            Some(Credential::Password { username, password }) => {
-                redactor.hide(password.expose());
-                json!({ "username": username, "password": password.expose() })
-            }
-            Some(Credential::Identity(token)) => {
-                redactor.hide(token.expose());
-                json!({ "identitytoken": token.expose() })
-            }
-            Some(Credential::Bearer(token)) => {
-                redactor.hide(token.expose());
-                json!({ "registrytoken": token.expose() })
-            }
-        };
+        let auth = found.map_or_else(|| json!({}), |found| login(&found, redactor));
         Ok(URL_SAFE.encode(auth.to_string()))
     }
 
@@ -263,17 +249,31 @@ impl DockerEngine {
     }
 }
 
+/// Returns a credential as the engine takes it, its secret hidden from now on.
+pub(super) fn login(credential: &Credential, redactor: &Redactor) -> Value {
+    match credential {
+        Credential::Password { username, password } => {
+            redactor.hide(password.expose());
+            json!({ "username": username, "password": password.expose() })
+        }
+        Credential::Identity(token) => {
+            redactor.hide(token.expose());
+            json!({ "identitytoken": token.expose() })
+        }
+        Credential::Bearer(token) => {
+            redactor.hide(token.expose());
+            json!({ "registrytoken": token.expose() })
+        }
+    }
+}
+
 impl DockerEngine {
     /// Sends an archive to be taken in.
     pub(super) async fn load_archive(&self, archive: &Path) -> Result<(), EngineError> {
         let name = archive.display().to_string();
         let doing = Doing("load", &name);
-        let failed = |source| EngineError::Io {
-            operation: "read",
-            path: archive.to_owned(),
-            source,
-        };
-        let file = tokio::fs::File::open(archive).await.map_err(failed)?;
+        let file = tokio::fs::File::open(archive).await;
+        let file = file.map_err(EngineError::io("read", archive))?;
         let pieces = futures_util::stream::try_unfold(file, |mut file| async {
             let mut piece = vec![0; PIECE];
             let count = file.read(&mut piece).await?;

@@ -21,7 +21,7 @@ impl Workspace {
             .permissions(Permissions::from_mode(0o700))
             .tempdir_in(parent)
             .map(Self)
-            .map_err(io("create a directory in", parent))
+            .map_err(EngineError::io("create a directory in", parent))
     }
 
     /// Returns the directory itself. Its name is like no other.
@@ -42,14 +42,14 @@ impl Workspace {
             .mode(0o600)
             .open(&path)
             .and_then(|mut file| file.write_all(content))
-            .map_err(io("write", &path))?;
+            .map_err(EngineError::io("write", &path))?;
         Ok(path)
     }
 
     /// Makes a directory, and returns its path.
     pub(super) fn directory(&self, name: &str) -> Result<PathBuf, EngineError> {
         let path = self.join(name);
-        fs::create_dir(&path).map_err(io("create", &path))?;
+        fs::create_dir(&path).map_err(EngineError::io("create", &path))?;
         Ok(path)
     }
 }
@@ -68,19 +68,6 @@ fn unlock(directory: &Path) {
         if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
             unlock(&entry.path());
         }
-    }
-}
-
-/// Returns a function that wraps an I/O error with what was tried on which path.
-pub(super) fn io(
-    operation: &'static str,
-    path: &Path,
-) -> impl FnOnce(std::io::Error) -> EngineError + use<> {
-    let path = path.to_owned();
-    move |source| EngineError::Io {
-        operation,
-        path,
-        source,
     }
 }
 

@@ -80,7 +80,7 @@ impl Caches {
     }
 
     fn write_to(&mut self, entry: &CacheEntry, directory: &Path) -> Result<(), EngineError> {
-        fs::create_dir_all(directory).map_err(failed("create", directory))?;
+        fs::create_dir_all(directory).map_err(EngineError::io("create", directory))?;
         self.open(directory);
         self.written.push((directory.to_owned(), tag_of(entry)));
         Ok(())
@@ -142,10 +142,10 @@ fn load_list(directory: &Path) -> Result<Vec<Value>, EngineError> {
     let text = match fs::read(&path) {
         Ok(text) => text,
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
-        Err(error) => return Err(failed("read", &path)(error)),
+        Err(error) => return Err(EngineError::io("read", &path)(error)),
     };
     let index: Value = serde_json::from_slice(&text)
-        .map_err(|error| failed("read", &path)(io::Error::other(error)))?;
+        .map_err(|error| EngineError::io("read", &path)(io::Error::other(error)))?;
     let list = index["manifests"].as_array();
     Ok(list.cloned().unwrap_or_default())
 }
@@ -154,13 +154,4 @@ fn write(path: &Path, content: &Value) -> Result<(), EngineError> {
     let file = NewFile::beside(path)?;
     fs::write(file.path(), content.to_string()).map_err(|error| file.failed(error))?;
     file.keep()
-}
-
-fn failed(operation: &'static str, path: &Path) -> impl FnOnce(io::Error) -> EngineError + use<> {
-    let path = path.to_owned();
-    move |source| EngineError::Io {
-        operation,
-        path,
-        source,
-    }
 }

@@ -195,11 +195,7 @@ impl Stores {
         if source.kind() == io::ErrorKind::NotFound {
             return Status::not_found("there is no such blob");
         }
-        self.failure.note(EngineError::Io {
-            operation: "read",
-            path: path.to_owned(),
-            source,
-        })
+        self.failure.note(EngineError::io("read", path)(source))
     }
 }
 
@@ -283,11 +279,8 @@ impl Write {
     }
 
     fn failed(&self, source: io::Error) -> Status {
-        self.failure.note(EngineError::Io {
-            operation: "write a cache into",
-            path: self.directory.clone(),
-            source,
-        })
+        let error = EngineError::io("write a cache into", &self.directory)(source);
+        self.failure.note(error)
     }
 }
 

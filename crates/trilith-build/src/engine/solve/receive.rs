@@ -34,7 +34,7 @@ impl NewFile {
             // Less what the umask takes away.
             .permissions(Permissions::from_mode(0o666))
             .tempfile_in(directory)
-            .map_err(failed("create a file in", directory))?;
+            .map_err(EngineError::io("create a file in", directory))?;
         Ok(Self {
             temporary: temporary.into_temp_path(),
             path: path.to_owned(),
@@ -55,21 +55,12 @@ impl NewFile {
     /// Puts it in its place.
     pub(in crate::engine) fn keep(self) -> Result<(), EngineError> {
         let kept = self.temporary.persist(&self.path);
-        kept.map_err(|error| failed("create", &self.path)(error.error))
+        kept.map_err(|error| EngineError::io("create", &self.path)(error.error))
     }
 
     /// Returns that it cannot be written.
     pub(in crate::engine) fn failed(&self, error: io::Error) -> EngineError {
-        failed("write", &self.path)(error)
-    }
-}
-
-fn failed(operation: &'static str, path: &Path) -> impl FnOnce(io::Error) -> EngineError + use<> {
-    let path = path.to_owned();
-    move |source| EngineError::Io {
-        operation,
-        path,
-        source,
+        EngineError::io("write", &self.path)(error)
     }
 }
 
@@ -88,7 +79,7 @@ impl Receiver {
         let (path, failure) = (self.path.clone(), self.failure.clone());
         let mut incoming = request.into_inner();
         let written = async move {
-            let failed = |error| failure.note(failed("write", &path)(error));
+            let failed = |error| failure.note(EngineError::io("write", &path)(error));
             let mut file = File::create(&path).await.map_err(failed)?;
             while let Some(message) = incoming.message().await? {
                 file.write_all(&message.data).await.map_err(failed)?;

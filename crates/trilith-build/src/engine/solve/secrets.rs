@@ -45,11 +45,7 @@ impl Secrets {
 }
 
 async fn read(path: &Path) -> Result<Vec<u8>, EngineError> {
-    let failed = |source| EngineError::Io {
-        operation: "read secret",
-        path: path.to_owned(),
-        source,
-    };
+    let failed = |error| EngineError::io("read secret", path)(error);
     let file = tokio::fs::File::open(path).await.map_err(failed)?;
     let mut data = Vec::new();
     let mut limited = file.take(MAX_SIZE + 1);
