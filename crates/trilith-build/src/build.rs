@@ -18,6 +18,7 @@ use trilith_oci::publish::{
 };
 use trilith_oci::{BlobSource, Descriptor, Name, media_type};
 
+use crate::ahead::Ahead;
 use crate::builder::{self, Builder, BuilderChoice, Built, BuiltLevel, Engines, Job};
 use crate::context::{Context, Event};
 use crate::engine::{BuildSecret, CacheEntry, Network, SshAgent};
@@ -142,9 +143,13 @@ pub async fn build(
 ) -> Result<BuildReport, Error> {
     let repository = settings.repository()?;
     let builder = builder::choose(settings, options)?;
+    let ahead = Ahead::ask(context, settings, repository, options);
     let loaded = load_with_warnings(context, settings);
     let loaded = unless_interrupted(options, loaded).await?;
-    let target = Target::open(context, repository, options.destination)?;
+    let target = Target {
+        ahead: ahead.map(Arc::new),
+        ..Target::open(context, repository, options.destination)?
+    };
     let job = Job {
         context,
         loaded: &loaded,

@@ -4,12 +4,13 @@ use std::sync::Arc;
 
 use trilith_core::{
     Existence, Keys, Level, Plan, PlanOptions, Planner, Reference, Repository, Scheme, Step,
-    Strategy, Tags,
+    Strategy, Tag, Tags,
 };
 use trilith_oci::image::Image;
 use trilith_oci::layout::Naming;
 use trilith_oci::{Descriptor, ImageStore, Kind, Name};
 
+use crate::ahead::Ahead;
 use crate::context::Context;
 use crate::error::Error;
 use crate::labels;
@@ -33,6 +34,8 @@ pub(crate) struct Target {
     pub(crate) destination: Destination,
     pub(crate) repository: Repository,
     pub(crate) store: Arc<dyn ImageStore>,
+    /// What the store has been asked already.
+    pub(crate) ahead: Option<Arc<Ahead>>,
 }
 
 impl Target {
@@ -55,7 +58,18 @@ impl Target {
             destination,
             repository: repository.clone(),
             store,
+            ahead: None,
         })
+    }
+
+    /// Returns what `tag` points to.
+    async fn resolve(&self, tag: &Tag) -> Result<Option<Descriptor>, trilith_oci::Error> {
+        if let Some(ahead) = &self.ahead
+            && let Some(answer) = ahead.answer(tag).await
+        {
+            return answer;
+        }
+        self.store.resolve(&Name::Tag(tag.clone())).await
     }
 
     pub(crate) fn reference(&self, tags: &Tags, level: Level) -> Reference {
@@ -120,10 +134,8 @@ pub(crate) async fn existence(
     target: &Target,
     level: Level,
 ) -> Result<Existence, Error> {
-    let name = Name::Tag(loaded.tags.get(level).clone());
     let resolved = target
-        .store
-        .resolve(&name)
+        .resolve(loaded.tags.get(level))
         .await
         .map_err(|source| Error::Existence {
             level,

@@ -43,7 +43,10 @@ pub(crate) enum Format {
     Json,
 }
 
+// The flags of the one command that is run are all that is made, as making those of every command
+// takes longer than the rest of a build that finds its image does.
 #[derive(Debug, Subcommand)]
+#[command(defer = true)]
 pub(crate) enum Command {
     /// Write a trilith.toml that fits the project
     Init(Init),
