@@ -52,8 +52,8 @@ impl Session<'_> {
         let one_platform = self.job.loaded.settings.platforms.len() == 1;
         let pushes = destination == Destination::Registry
             && one_platform
-            && self.can(Feature::Load)
-            && self.can(Feature::Push);
+            && self.can(Feature::Load).await?
+            && self.can(Feature::Push).await?;
         let mut delivered = Vec::with_capacity(made.len());
         if pushes {
             delivered = self.collector.time(true, self.push(plan, &made)).await?;
@@ -160,7 +160,7 @@ impl Session<'_> {
     /// Takes an image out of the engine.
     async fn take(&self, made: &Made) -> Result<Delivered, Error> {
         let path = self.archive_path(made.level, &made.platform);
-        let (store, name, origin) = if self.can(Feature::Load) {
+        let (store, name, origin) = if self.can(Feature::Load).await? {
             self.engine.save(&made.image, &path).await?;
             let options = self.archive_options(LayerForm::Gzip);
             let (store, name) = open_docker_archive(&path, None, &options).await?;

@@ -18,7 +18,7 @@ use super::{Builder, Built, Capabilities, Engines, Job, needed_features};
 use crate::build::unless_interrupted;
 use crate::context::Event;
 use crate::engine::{
-    BuildRequest, BuiltImage, Engine, EngineError, EngineInfo, EngineKind, Export, Feature,
+    BuildRequest, BuiltImage, Engine, EngineError, EngineIdentity, EngineKind, Export, Feature,
     Progress,
 };
 use crate::error::Error;
@@ -30,7 +30,7 @@ use crate::target::{self, Destination};
 pub(crate) struct EngineBuilder {
     engines: Arc<dyn Engines>,
     kind: Option<EngineKind>,
-    opened: OnceCell<(Arc<dyn Engine>, EngineInfo)>,
+    opened: OnceCell<(Arc<dyn Engine>, EngineIdentity)>,
 }
 
 impl EngineBuilder {
@@ -43,19 +43,19 @@ impl EngineBuilder {
     }
 
     /// Returns the engine, which can do what the options of `job` need.
-    async fn open(&self, job: Job<'_>) -> Result<&(Arc<dyn Engine>, EngineInfo), Error> {
+    async fn open(&self, job: Job<'_>) -> Result<&(Arc<dyn Engine>, EngineIdentity), Error> {
         let open = || async {
             let engine = self.engines.open(self.kind).await?;
-            let info = engine.info().await?;
-            Ok::<_, Error>((engine, info))
+            let identity = engine.identity().await?;
+            Ok::<_, Error>((engine, identity))
         };
         let opened = self.opened.get_or_try_init(open).await?;
-        let (_, info) = opened;
+        let (engine, identity) = opened;
         for (feature, what) in needed_features(job.options) {
-            if !info.capabilities.features.contains(&feature) {
+            if !engine.can(feature).await? {
                 return Err(EngineError::Unsupported {
-                    engine: info.kind,
-                    address: info.address.clone(),
+                    engine: identity.kind,
+                    address: identity.address.clone(),
                     what,
                 }
                 .into());
@@ -70,8 +70,8 @@ impl EngineBuilder {
     }
 
     async fn session<'a>(&'a self, job: Job<'a>) -> Result<Session<'a>, Error> {
-        let (engine, info) = self.open(job).await?;
-        Session::new(job, &**engine, info)
+        let (engine, identity) = self.open(job).await?;
+        Session::new(job, &**engine, identity)
     }
 }
 
@@ -118,7 +118,7 @@ impl Builder for EngineBuilder {
         reference: &Reference,
         others: &[Reference],
     ) -> Result<(), Error> {
-        let (engine, _info) = self.open(job).await?;
+        let (engine, _) = self.open(job).await?;
         if let Some(id) = engine.find(reference).await? {
             let image = BuiltImage { id };
             for other in others {
@@ -188,13 +188,13 @@ impl Session<'_> {
             platform,
             grounds,
             pins,
-            self.can(Feature::NamedContexts),
+            self.names_grounds(grounds).await?,
         )?;
-        let info = self.info;
+        let identity = self.identity;
         self.job.context.observe(Event::Building {
             level,
             platform,
-            engine: &format!("{} {}", info.kind, info.version),
+            engine: &format!("{} {}", identity.kind, identity.version),
         });
         let options = &self.job.options.engine;
         let labels = labels::labels(&self.job.loaded.keys, level);
@@ -218,7 +218,7 @@ impl Session<'_> {
         let observer = |progress: Progress| self.observe(&progress);
         let reference = self.job.target.reference(&self.job.loaded.tags, level);
         let archive = self.archive_path(level, platform);
-        let export = if self.can(Feature::Load) {
+        let export = if self.can(Feature::Load).await? {
             Export::Keep
         } else if self.job.target.destination == Destination::Registry {
             Export::Push(&reference)
@@ -251,7 +251,7 @@ impl Session<'_> {
         for platform in platforms {
             let (grounds, pins) = self.for_platform(recipe, &grounds, platform).await?;
             for level in levels_to_build(recipe, plan) {
-                let named = self.can(Feature::NamedContexts);
+                let named = self.names_grounds(&grounds).await?;
                 let sent = instructions(recipe, level, platform, &grounds, &pins, named)?;
                 let mut name = level.to_string();
                 if platforms.len() > 1 {

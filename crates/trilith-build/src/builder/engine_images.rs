@@ -19,7 +19,9 @@ use super::Job;
 use super::instructions::Grounds;
 use crate::context::Event;
 use crate::dockerfile::StageLevels;
-use crate::engine::{BuiltImage, Engine, EngineError, EngineInfo, EngineKind, Feature, Progress};
+use crate::engine::{
+    BuiltImage, Engine, EngineError, EngineIdentity, EngineKind, Feature, Progress,
+};
 use crate::error::Error;
 use crate::labels;
 use crate::recipe::LoadedDockerfile;
@@ -34,7 +36,7 @@ const SCRATCH_REPOSITORY: &str = "localhost/trilith-build";
 pub(super) struct Session<'a> {
     pub(super) job: Job<'a>,
     pub(super) engine: &'a dyn Engine,
-    pub(super) info: &'a EngineInfo,
+    pub(super) identity: &'a EngineIdentity,
     pub(super) collector: Collector,
     files: TempDir,
     names: Mutex<Vec<Borrowed>>,
@@ -51,7 +53,7 @@ impl<'a> Session<'a> {
     pub(super) fn new(
         job: Job<'a>,
         engine: &'a dyn Engine,
-        info: &'a EngineInfo,
+        identity: &'a EngineIdentity,
     ) -> Result<Self, Error> {
         let root = job.context.layout()?.root().to_owned();
         let files = tempfile::Builder::new()
@@ -61,7 +63,7 @@ impl<'a> Session<'a> {
         Ok(Self {
             job,
             engine,
-            info,
+            identity,
             collector: Collector::default(),
             files,
             names: Mutex::default(),
@@ -75,8 +77,15 @@ impl<'a> Session<'a> {
         })
     }
 
-    pub(super) fn can(&self, feature: Feature) -> bool {
-        self.info.capabilities.features.contains(&feature)
+    pub(super) async fn can(&self, feature: Feature) -> Result<bool, Error> {
+        Ok(self.engine.can(feature).await?)
+    }
+
+    /// Returns whether the engine can be told of `grounds` by name; it is asked only where there
+    /// is something to tell.
+    pub(super) async fn names_grounds(&self, grounds: &Grounds) -> Result<bool, Error> {
+        let told = !grounds.images.is_empty() && !grounds.local;
+        Ok(told && self.can(Feature::NamedContexts).await?)
     }
 
     pub(super) fn observe(&self, progress: &Progress) {
@@ -155,7 +164,7 @@ impl<'a> Session<'a> {
                 None => self.engine.untag(&name).await,
             };
             if let Err(error) = given_back {
-                let text = format!("`{name}` stays behind in {}: {error}", self.info.kind);
+                let text = format!("`{name}` stays behind in {}: {error}", self.identity.kind);
                 self.job.context.observe(Event::Warning(&text));
             }
         }
@@ -172,7 +181,7 @@ impl<'a> Session<'a> {
             Place::DockerDaemon(DaemonImage::Reference(_))
         );
         if matches!(settings.base, Place::Registry(_))
-            || in_engine && self.info.kind == EngineKind::Docker
+            || in_engine && self.identity.kind == EngineKind::Docker
         {
             return Ok(());
         }
@@ -281,7 +290,7 @@ impl<'a> Session<'a> {
             Destination::Registry => Ok(Some(repository.with_digest(digest.clone()))),
             Destination::Engine => Ok(Some(name)),
             Destination::Store => {
-                if !self.can(Feature::Load) {
+                if !self.can(Feature::Load).await? {
                     self.out_of_reach(level, &name);
                     return Ok(None);
                 }
@@ -301,7 +310,7 @@ impl<'a> Session<'a> {
         let text = format!(
             "{} cannot get at the {level} image `{name}` of the local store: steps below it may \
              run again; with `--push` or `--load` they do not",
-            self.info.kind
+            self.identity.kind
         );
         self.job.context.observe(Event::Warning(&text));
     }

@@ -88,7 +88,6 @@ fn of_stages(
     named: bool,
 ) -> Result<Stages, Error> {
     let images = needed(recipe, levels, level, grounds)?;
-    let named = named && !grounds.local;
     let named_contexts = named.then(|| named_contexts(levels, &images)).flatten();
     let text = if named_contexts.is_some() || images.is_empty() {
         recipe.dockerfile.text().to_owned()

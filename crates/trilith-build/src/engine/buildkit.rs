@@ -5,22 +5,22 @@
 
 mod dial;
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::HashMap;
 use std::fmt;
 use std::path::Path;
 
 use async_trait::async_trait;
 use tokio::sync::OnceCell;
-use trilith_core::{Digest, Reference};
+use trilith_core::{Digest, Platform, Reference};
 use trilith_oci::registry::RegistryClient;
 use trilith_oci::{ImageStore, Kind, Name};
 
 use super::address::{AddressError, EngineAddress, TlsFiles};
 use super::docker::Api;
-use super::solve::{self, AnyConnection, Endpoint, Exporter, FrontendFeatures};
+use super::solve::{self, AnyConnection, Endpoint, Exporter, Frontend};
 use super::{
-    BuildRequest, BuiltImage, Capabilities, Engine, EngineError, EngineInfo, EngineKind, Export,
-    Feature, Observer,
+    BuildRequest, BuiltImage, Engine, EngineError, EngineIdentity, EngineKind, Export, Feature,
+    Observer,
 };
 
 /// Where a buildkitd listens.
@@ -79,7 +79,8 @@ pub struct BuildkitEngine {
     /// What the container runs on.
     docker: Option<Api>,
     registry: RegistryClient,
-    frontend: OnceCell<FrontendFeatures>,
+    frontend: Frontend,
+    described: OnceCell<(Option<String>, Vec<Platform>)>,
 }
 
 impl BuildkitEngine {
@@ -100,13 +101,15 @@ impl BuildkitEngine {
             address,
             docker,
             registry,
-            frontend: OnceCell::new(),
+            frontend: Frontend::default(),
+            described: OnceCell::new(),
         })
     }
 
-    async fn frontend(&self) -> Result<FrontendFeatures, EngineError> {
-        let ask = || solve::probe(self, &self.registry);
-        self.frontend.get_or_try_init(ask).await.copied()
+    /// Returns its version, where it tells one, and its platforms.
+    async fn describe(&self) -> Result<&(Option<String>, Vec<Platform>), EngineError> {
+        let ask = || solve::describe(self);
+        self.described.get_or_try_init(ask).await
     }
 
     fn unsupported(&self, what: &'static str) -> EngineError {
@@ -201,21 +204,32 @@ impl Engine for BuildkitEngine {
         EngineKind::Buildkit
     }
 
-    async fn info(&self) -> Result<EngineInfo, EngineError> {
-        let (version, platforms) = solve::describe(self).await?;
-        let mut features =
-            BTreeSet::from([Feature::CacheImport, Feature::CacheExport, Feature::Push]);
-        let frontend = self.frontend().await?;
-        features.extend(frontend.features());
-        Ok(EngineInfo {
+    async fn identity(&self) -> Result<EngineIdentity, EngineError> {
+        let (version, _) = self.describe().await?;
+        Ok(EngineIdentity {
             kind: EngineKind::Buildkit,
-            version: version.unwrap_or_else(|| "unknown".to_owned()),
+            version: version.clone().unwrap_or_else(|| "unknown".to_owned()),
             address: self.address.to_string(),
-            capabilities: Capabilities {
-                platforms,
-                features,
-            },
         })
+    }
+
+    async fn platforms(&self) -> Result<Vec<Platform>, EngineError> {
+        let (_, platforms) = self.describe().await?;
+        Ok(platforms.clone())
+    }
+
+    async fn can(&self, feature: Feature) -> Result<bool, EngineError> {
+        match feature {
+            Feature::Push | Feature::CacheImport | Feature::CacheExport => Ok(true),
+            Feature::Load => Ok(false),
+            Feature::NamedContexts => {
+                let known = self.frontend.knows_named_contexts(self, &self.registry);
+                known.await
+            }
+            Feature::Secrets | Feature::Ssh => {
+                self.frontend.knows_mounts(self, &self.registry).await
+            }
+        }
     }
 
     async fn build(
@@ -224,7 +238,8 @@ impl Engine for BuildkitEngine {
         export: Export<'_>,
         observer: Observer<'_>,
     ) -> Result<BuiltImage, EngineError> {
-        if let Some(what) = solve::refusal(request, || self.frontend()).await? {
+        let refusal = self.frontend.refusal(self, &self.registry, request);
+        if let Some(what) = refusal.await? {
             return Err(self.unsupported(what));
         }
         let (exporter, archive) = match export {

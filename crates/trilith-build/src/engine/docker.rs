@@ -22,10 +22,10 @@ use trilith_oci::Kind;
 use trilith_oci::registry::RegistryClient;
 
 use super::address::EngineAddress;
-use super::solve::{self, AnyConnection, Endpoint, Exporter, FrontendFeatures};
+use super::solve::{self, AnyConnection, Endpoint, Exporter, Frontend};
 use super::{
-    BuildRequest, BuiltImage, Capabilities, Engine, EngineError, EngineInfo, EngineKind, Export,
-    Feature, Observer,
+    BuildRequest, BuiltImage, Engine, EngineError, EngineIdentity, EngineKind, Export, Feature,
+    Observer,
 };
 pub(super) use api::{Api, Doing, KEEP_ALIVE, PROBES};
 
@@ -36,7 +36,7 @@ pub struct DockerEngine {
     registry: RegistryClient,
     version: OnceCell<Version>,
     has_buildkit: OnceCell<bool>,
-    frontend: OnceCell<FrontendFeatures>,
+    frontend: Frontend,
     is_containerd: OnceCell<bool>,
 }
 
@@ -84,7 +84,7 @@ impl DockerEngine {
             registry,
             version: OnceCell::new(),
             has_buildkit: OnceCell::new(),
-            frontend: OnceCell::new(),
+            frontend: Frontend::default(),
             is_containerd: OnceCell::new(),
         })
     }
@@ -117,11 +117,6 @@ impl DockerEngine {
         self.has_buildkit.get_or_try_init(ask).await.copied()
     }
 
-    async fn frontend(&self) -> Result<FrontendFeatures, EngineError> {
-        let ask = || solve::probe(self, &self.registry);
-        self.frontend.get_or_try_init(ask).await.copied()
-    }
-
     /// Returns whether images are kept by containerd. BuildKit has all its exporters then.
     async fn is_containerd(&self) -> Result<bool, EngineError> {
         let ask = || async {
@@ -140,7 +135,7 @@ impl DockerEngine {
     ) -> Result<Option<&'static str>, EngineError> {
         match solve::refused_caches(request) {
             Some(what) if !self.is_containerd().await? => Ok(Some(what)),
-            _ => solve::refusal(request, || self.frontend()).await,
+            _ => self.frontend.refusal(self, &self.registry, request).await,
         }
     }
 
@@ -204,29 +199,38 @@ impl Engine for DockerEngine {
         EngineKind::Docker
     }
 
-    async fn info(&self) -> Result<EngineInfo, EngineError> {
-        let version = self.version().await?;
-        let mut platforms = vec![version.platform()];
-        let mut features = BTreeSet::from([Feature::Load, Feature::Push, Feature::CacheImport]);
+    async fn identity(&self) -> Result<EngineIdentity, EngineError> {
+        Ok(EngineIdentity {
+            kind: EngineKind::Docker,
+            version: self.version().await?.number.clone(),
+            address: self.api.address().to_string(),
+        })
+    }
+
+    async fn platforms(&self) -> Result<Vec<Platform>, EngineError> {
+        let mut platforms = vec![self.version().await?.platform()];
         if self.has_buildkit().await? {
             let (_, emulated) = solve::describe(self).await?;
             platforms.extend(emulated);
-            features.extend(self.frontend().await?.features());
-            if self.is_containerd().await? {
-                features.insert(Feature::CacheExport);
-            }
         }
         let mut seen = BTreeSet::new();
         platforms.retain(|platform| seen.insert(platform.clone()));
-        Ok(EngineInfo {
-            kind: EngineKind::Docker,
-            version: version.number.clone(),
-            address: self.api.address().to_string(),
-            capabilities: Capabilities {
-                platforms,
-                features,
-            },
-        })
+        Ok(platforms)
+    }
+
+    async fn can(&self, feature: Feature) -> Result<bool, EngineError> {
+        match feature {
+            Feature::Load | Feature::Push | Feature::CacheImport => Ok(true),
+            _ if !self.has_buildkit().await? => Ok(false),
+            Feature::CacheExport => self.is_containerd().await,
+            Feature::NamedContexts => {
+                let known = self.frontend.knows_named_contexts(self, &self.registry);
+                known.await
+            }
+            Feature::Secrets | Feature::Ssh => {
+                self.frontend.knows_mounts(self, &self.registry).await
+            }
+        }
     }
 
     async fn build(

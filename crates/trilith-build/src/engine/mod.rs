@@ -18,6 +18,7 @@ use std::fmt;
 use std::path::Path;
 
 use async_trait::async_trait;
+use futures_util::future::try_join_all;
 use trilith_core::{Digest, Platform, Reference};
 
 pub use address::{
@@ -51,6 +52,17 @@ impl fmt::Display for EngineKind {
             Self::Buildkit => "buildkit",
         })
     }
+}
+
+/// Which engine it is that answered.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct EngineIdentity {
+    /// Which engine.
+    pub kind: EngineKind,
+    /// Its version, as it says it.
+    pub version: String,
+    /// Where it answers, as in `unix:///var/run/docker.sock`.
+    pub address: String,
 }
 
 /// An engine that answered, and what it can do.
@@ -195,8 +207,38 @@ pub trait Engine: Send + Sync {
     /// Which engine.
     fn kind(&self) -> EngineKind;
 
-    /// Asks the engine whether it answers and what it can do.
-    async fn info(&self) -> Result<EngineInfo, EngineError>;
+    /// Asks the engine whether it answers, and what it is.
+    async fn identity(&self) -> Result<EngineIdentity, EngineError>;
+
+    /// Returns the platform of the machine, first, and those it can emulate, where it says so.
+    async fn platforms(&self) -> Result<Vec<Platform>, EngineError>;
+
+    /// Returns whether it can do something. To find out may take as long as a small build.
+    async fn can(&self, feature: Feature) -> Result<bool, EngineError>;
+
+    /// Asks the engine for everything that it can do.
+    async fn info(&self) -> Result<EngineInfo, EngineError> {
+        let identity = self.identity().await?;
+        let EngineIdentity {
+            kind,
+            version,
+            address,
+        } = identity;
+        let asked = Feature::ALL.into_iter().map(|feature| async move {
+            Ok::<_, EngineError>((feature, self.can(feature).await?))
+        });
+        let features = try_join_all(asked).await?.into_iter();
+        let features = features.filter_map(|(feature, can)| can.then_some(feature));
+        Ok(EngineInfo {
+            kind,
+            version,
+            address,
+            capabilities: Capabilities {
+                platforms: self.platforms().await?,
+                features: features.collect(),
+            },
+        })
+    }
 
     /// Builds an image.
     ///

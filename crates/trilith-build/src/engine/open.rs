@@ -81,7 +81,7 @@ pub async fn open_first_engine(
     let mut reasons = Vec::new();
     for (kind, open) in ENGINES {
         let answer = match open(addresses, registry) {
-            Ok(engine) => ask(kind, engine.as_ref()).await.map(|_| engine),
+            Ok(engine) => in_time(kind, engine.identity()).await.map(|_| engine),
             Err(error) => Err(error),
         };
         match answer {
@@ -99,7 +99,7 @@ pub async fn probe_engines(
 ) -> Vec<(EngineKind, Result<EngineInfo, EngineError>)> {
     let probes = ENGINES.into_iter().map(|(kind, open)| async move {
         let info = match open(addresses, registry) {
-            Ok(engine) => ask(kind, engine.as_ref()).await,
+            Ok(engine) => in_time(kind, engine.info()).await,
             Err(error) => Err(error),
         };
         (kind, info)
@@ -107,8 +107,11 @@ pub async fn probe_engines(
     join_all(probes).await
 }
 
-async fn ask(kind: EngineKind, engine: &dyn Engine) -> Result<EngineInfo, EngineError> {
-    let answer = tokio::time::timeout(ANSWER_LIMIT, engine.info()).await;
+async fn in_time<T>(
+    kind: EngineKind,
+    answer: impl Future<Output = Result<T, EngineError>>,
+) -> Result<T, EngineError> {
+    let answer = tokio::time::timeout(ANSWER_LIMIT, answer).await;
     answer.unwrap_or_else(|_| {
         let seconds = ANSWER_LIMIT.as_secs();
         let reason = format!("it said nothing for {seconds} seconds");

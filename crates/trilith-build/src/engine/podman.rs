@@ -64,7 +64,7 @@ use self::process::Program;
 use self::workspace::Workspace;
 use super::redact::Redactor;
 use super::{
-    BuildRequest, BuiltImage, Capabilities, Engine, EngineError, EngineInfo, EngineKind, Export,
+    BuildRequest, BuiltImage, Engine, EngineError, EngineIdentity, EngineKind, Export, Feature,
     Observer,
 };
 
@@ -99,6 +99,7 @@ pub struct Podman {
     /// Knows credentials, and which registries are spoken to over plain HTTP.
     registry: RegistryClient,
     flags: OnceCell<Flags>,
+    host: OnceCell<Info>,
 }
 
 /// What `podman info` says.
@@ -145,6 +146,7 @@ impl Podman {
             temporary: options.temporary,
             registry,
             flags: OnceCell::new(),
+            host: OnceCell::new(),
         }
     }
 
@@ -156,6 +158,20 @@ impl Podman {
             Ok(Flags::parse(&String::from_utf8_lossy(&output.stdout)))
         };
         self.flags.get_or_try_init(load).await
+    }
+
+    /// Returns what `podman info` says, asked for once.
+    async fn info_of_host(&self) -> Result<&Info, EngineError> {
+        let load = || async {
+            let output = self.program.output(["info", "--format", "json"]).await?;
+            let output = self.answered(output)?;
+            serde_json::from_slice(&output.stdout).map_err(|error| EngineError::Unreachable {
+                engine: EngineKind::Podman,
+                address: self.program.address(),
+                source: Some(error.into()),
+            })
+        };
+        self.host.get_or_try_init(load).await
     }
 
     /// Returns what a call printed that fails only where Podman does not work at all.
@@ -225,15 +241,20 @@ impl Podman {
             .program
             .run(arguments.0, mark, |bytes| output.push(bytes));
         let status = run.await?;
-        if !status.success() {
+        let made = fs::exists(&id).map_err(EngineError::io("read", &id))?;
+        if !status.success() || !made {
             let mut failed = output.fail();
+            if failed.message.is_empty() {
+                // Somebody ended it, and it tidied nothing up. On `SIGTERM` 4.3 calls that a success.
+                self.program.remove_left(workspace.path()).await?;
+                return Err(failure::ended(status));
+            }
             let context = workspace.join("context").display().to_string();
             failed.message = failed.message.replace(&context, "the context");
             if let Some(what) = arguments::refused(request, &failed.message, text) {
                 return Err(unsupported(&self.program.address(), what));
             }
-            let dockerfile = String::from_utf8_lossy(request.context.dockerfile());
-            return Err(failure::of_build(failed, status, &dockerfile));
+            return Err(failure::of_build(failed));
         }
         output.finish();
         let text = fs::read_to_string(&id).map_err(EngineError::io("read", &id))?;
@@ -247,31 +268,28 @@ impl Engine for Podman {
         EngineKind::Podman
     }
 
-    async fn info(&self) -> Result<EngineInfo, EngineError> {
-        let info = self.program.output(["info", "--format", "json"]);
-        let (info, flags) = tokio::try_join!(info, self.flags())?;
-        let info = self.answered(info)?;
-        let info: Info =
-            serde_json::from_slice(&info.stdout).map_err(|error| EngineError::Unreachable {
-                engine: EngineKind::Podman,
-                address: self.program.address(),
-                source: Some(error.into()),
-            })?;
-        let host = info.host;
-        let variant = Some(host.variant.as_str()).filter(|variant| !variant.is_empty());
-        Ok(EngineInfo {
+    async fn identity(&self) -> Result<EngineIdentity, EngineError> {
+        // Both are needed for whatever comes next, and take their time.
+        let (info, _) = tokio::try_join!(self.info_of_host(), self.flags())?;
+        Ok(EngineIdentity {
             kind: EngineKind::Podman,
-            version: info.version.version,
-            address: if host.service_is_remote {
-                host.remote_socket.path
+            version: info.version.version.clone(),
+            address: if info.host.service_is_remote {
+                info.host.remote_socket.path.clone()
             } else {
                 self.program.address()
             },
-            capabilities: Capabilities {
-                platforms: vec![Platform::new(&host.os, &host.arch, variant)],
-                features: flags.features(),
-            },
         })
+    }
+
+    async fn platforms(&self) -> Result<Vec<Platform>, EngineError> {
+        let host = &self.info_of_host().await?.host;
+        let variant = Some(host.variant.as_str()).filter(|variant| !variant.is_empty());
+        Ok(vec![Platform::new(&host.os, &host.arch, variant)])
+    }
+
+    async fn can(&self, feature: Feature) -> Result<bool, EngineError> {
+        Ok(self.flags().await?.features().contains(&feature))
     }
 
     async fn build(

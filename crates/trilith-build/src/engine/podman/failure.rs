@@ -7,16 +7,21 @@ use trilith_oci::Kind;
 use super::super::{EngineError, EngineKind};
 use super::output::Failed;
 
-/// Returns the error of a build that ended with `status`.
-pub(super) fn of_build(failed: Failed, status: ExitStatus, object: &str) -> EngineError {
-    if status.code().is_none() && failed.message.is_empty() {
-        return EngineError::Lost {
-            engine: EngineKind::Podman,
-            operation: "build",
-            object: object.to_owned(),
-            source: format!("it was ended by {status}").into(),
-        };
+/// What is built, in messages.
+const IMAGE: &str = "the image";
+
+/// Returns the error of a build that ended with `status` and did not say why.
+pub(super) fn ended(status: ExitStatus) -> EngineError {
+    EngineError::Lost {
+        engine: EngineKind::Podman,
+        operation: "build",
+        object: IMAGE.to_owned(),
+        source: format!("it ended with {status}, and does not say why").into(),
     }
+}
+
+/// Returns the error of a build that failed.
+pub(super) fn of_build(failed: Failed) -> EngineError {
     if let Some((_, rest)) = failed.message.split_once("building at STEP \"") {
         let (step, instruction) = failed.step.unwrap_or_default();
         let reason = rest
@@ -39,7 +44,7 @@ pub(super) fn of_build(failed: Failed, status: ExitStatus, object: &str) -> Engi
     });
     match (base, pulled) {
         (Some(base), Some(reason)) => of_call("pull", &base, reason),
-        _ => of_call("build", object, &failed.message),
+        _ => of_call("build", IMAGE, &failed.message),
     }
 }
 
@@ -175,12 +180,7 @@ mod tests {
             (
                 "FROM a",
                 "writing file: no space left on device",
-                "podman failed to build `x`: writing file: no space left on device",
-            ),
-            (
-                "RUN a",
-                "",
-                "podman failed to build `x`: it does not say why",
+                "podman failed to build `the image`: writing file: no space left on device",
             ),
         ] {
             let failed = Failed {
@@ -188,15 +188,10 @@ mod tests {
                 message: message.to_owned(),
                 log: Vec::new(),
             };
-            let error = of_build(failed, ExitStatus::from_raw(256), "x");
+            let error = of_build(failed);
             assert_eq!(error.to_string(), expected);
         }
-        let failed = Failed {
-            step: None,
-            message: String::new(),
-            log: Vec::new(),
-        };
-        let killed = of_build(failed, ExitStatus::from_raw(9), "x");
+        let killed = ended(ExitStatus::from_raw(9));
         assert_eq!(killed.kind(), Kind::Unavailable);
         assert!(matches!(killed, EngineError::Lost { .. }));
     }

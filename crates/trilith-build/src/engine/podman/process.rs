@@ -97,17 +97,18 @@ impl Program {
                 }
             }
         }
-        let status = match status {
-            Some(status) => status,
-            None => running.child.wait().await.map_err(lost)?,
-        };
-        if let (None, Some(mark)) = (status.code(), mark) {
-            // Somebody killed it, and it could not tidy up.
-            let (program, mark) = (self.clone(), mark.to_owned());
-            let removed = tokio::task::spawn_blocking(move || stop::remove_left(&program, &mark));
-            removed.await.map_err(|error| lost(error.into()))?;
+        match status {
+            Some(status) => Ok(status),
+            None => running.child.wait().await.map_err(lost),
         }
-        Ok(status)
+    }
+
+    /// Removes what a build left that somebody else ended: the working containers that name
+    /// `mark`.
+    pub(super) async fn remove_left(&self, mark: &Path) -> Result<(), EngineError> {
+        let (program, mark) = (self.clone(), mark.to_owned());
+        let removed = tokio::task::spawn_blocking(move || stop::remove_left(&program, &mark));
+        removed.await.map_err(|error| self.lost(error.into()))
     }
 
     fn spawn(

@@ -57,7 +57,7 @@ use super::{BuildRequest, EngineError, EngineKind, Observer};
 
 pub(super) use cache::refused_caches;
 pub(super) use connection::AnyConnection;
-pub(super) use probe::{FrontendFeatures, probe, refusal};
+pub(super) use probe::Frontend;
 pub(super) use receive::NewFile;
 pub(super) use steps::{LastLines, exit_code};
 

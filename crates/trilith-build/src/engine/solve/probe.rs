@@ -7,6 +7,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use tokio::sync::OnceCell;
 use trilith_core::Platform;
 use trilith_oci::registry::RegistryClient;
 
@@ -14,48 +15,56 @@ use super::cache::Caches;
 use super::session::OwnFailure;
 use super::{Endpoint, Unsolved, frontend, new_session, redactor, run, steps};
 use crate::build_context::BuildContext;
-use crate::engine::{BuildRequest, EngineError, Feature, Network};
+use crate::engine::{BuildRequest, EngineError, Network};
 
-/// What a frontend knows.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(in crate::engine) struct FrontendFeatures {
-    /// Images in place of stages.
-    pub(in crate::engine) named_contexts: bool,
-    /// `RUN --mount`.
-    pub(in crate::engine) mounts: bool,
+/// What a frontend knows, found out when it is asked for: it takes BuildKit longer than a small
+/// build.
+#[derive(Debug, Default)]
+pub(in crate::engine) struct Frontend {
+    named_contexts: OnceCell<bool>,
+    mounts: OnceCell<bool>,
 }
 
-impl FrontendFeatures {
-    pub(in crate::engine) fn features(self) -> Vec<Feature> {
-        let mut features = Vec::new();
-        if self.named_contexts {
-            features.push(Feature::NamedContexts);
-        }
-        if self.mounts {
-            features.extend([Feature::Secrets, Feature::Ssh]);
-        }
-        features
+impl Frontend {
+    /// Returns whether the frontend at `endpoint` lets images stand in for stages.
+    pub(in crate::engine) async fn knows_named_contexts(
+        &self,
+        endpoint: &dyn Endpoint,
+        registry: &RegistryClient,
+    ) -> Result<bool, EngineError> {
+        let replaced = Some(("context:replaced", "docker-image://scratch"));
+        let ask = || knows(endpoint, registry, NAMED_CONTEXTS, replaced);
+        self.named_contexts.get_or_try_init(ask).await.copied()
     }
-}
 
-/// Returns what of `request` cannot be done by a frontend with the features that `ask` finds out,
-/// before it fails at it in the middle. It is asked only where it matters.
-pub(in crate::engine) async fn refusal<F>(
-    request: &BuildRequest<'_>,
-    ask: impl FnOnce() -> F + Send,
-) -> Result<Option<&'static str>, EngineError>
-where
-    F: Future<Output = Result<FrontendFeatures, EngineError>> + Send,
-{
-    let mounts = !request.secrets.is_empty() || !request.ssh.is_empty();
-    if request.named_contexts.is_empty() && !mounts {
-        return Ok(None);
+    /// Returns whether the frontend at `endpoint` knows `RUN --mount`.
+    pub(in crate::engine) async fn knows_mounts(
+        &self,
+        endpoint: &dyn Endpoint,
+        registry: &RegistryClient,
+    ) -> Result<bool, EngineError> {
+        let ask = || knows(endpoint, registry, MOUNTS, None);
+        self.mounts.get_or_try_init(ask).await.copied()
     }
-    let features = ask().await?;
-    if !request.named_contexts.is_empty() && !features.named_contexts {
-        return Ok(Some("put images in place of stages"));
+
+    /// Returns what of `request` cannot be done by the frontend at `endpoint`, before it fails at
+    /// it in the middle.
+    pub(in crate::engine) async fn refusal(
+        &self,
+        endpoint: &dyn Endpoint,
+        registry: &RegistryClient,
+        request: &BuildRequest<'_>,
+    ) -> Result<Option<&'static str>, EngineError> {
+        let contexts = !request.named_contexts.is_empty();
+        if contexts && !self.knows_named_contexts(endpoint, registry).await? {
+            return Ok(Some("put images in place of stages"));
+        }
+        let mounts = !request.secrets.is_empty() || !request.ssh.is_empty();
+        if mounts && !self.knows_mounts(endpoint, registry).await? {
+            return Ok(Some("mount build secrets"));
+        }
+        Ok(None)
     }
-    Ok((mounts && !features.mounts).then_some("mount build secrets"))
 }
 
 /// The stage that is replaced cannot be built: the file is not there.
@@ -64,22 +73,6 @@ const NAMED_CONTEXTS: &str = "FROM scratch AS replaced\nCOPY missing /\nFROM rep
 const MOUNTS: &str = "FROM scratch AS unused\n\
     RUN --mount=type=secret,id=x --mount=type=ssh [\"x\"]\n\
     FROM scratch\nLABEL x=y\n";
-
-/// Asks the frontend at `endpoint`.
-pub(in crate::engine) async fn probe(
-    endpoint: &dyn Endpoint,
-    registry: &RegistryClient,
-) -> Result<FrontendFeatures, EngineError> {
-    let replaced = Some(("context:replaced", "docker-image://scratch"));
-    let (named_contexts, mounts) = tokio::join!(
-        knows(endpoint, registry, NAMED_CONTEXTS, replaced),
-        knows(endpoint, registry, MOUNTS, None),
-    );
-    Ok(FrontendFeatures {
-        named_contexts: named_contexts?,
-        mounts: mounts?,
-    })
-}
 
 /// Returns whether `dockerfile` can be built.
 async fn knows(
