@@ -28,6 +28,8 @@ pub struct Explanation {
     pub changes: Vec<Change>,
     /// The layers that have to be written anew.
     pub layers: Vec<CostlyLayer>,
+    /// The levels of a Dockerfile whose steps have to be run anew, least specific first.
+    pub steps: Vec<CostlySteps>,
     /// The tags of the working tree.
     pub tags: Tags,
 }
@@ -43,6 +45,15 @@ pub struct CostlyLayer {
     pub size: u64,
 }
 
+/// The steps of a level of a Dockerfile, which an engine may still find in its cache.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CostlySteps {
+    /// The level.
+    pub level: Level,
+    /// What the build context holds for it, in bytes.
+    pub size: u64,
+}
+
 impl Explanation {
     /// Returns the lowest level that differs: it and all above are built again.
     #[must_use]
@@ -50,10 +61,14 @@ impl Explanation {
         self.changes.iter().map(|change| change.level).min()
     }
 
-    /// Returns the bytes that go into new layers, before compression.
+    /// Returns the bytes that go into new layers, before compression: of files, not of what steps
+    /// make.
     #[must_use]
     pub fn cost(&self) -> u64 {
-        self.layers.iter().map(|layer| layer.size).sum()
+        let layers = self.layers.iter().map(|layer| layer.size);
+        layers
+            .chain(self.steps.iter().map(|steps| steps.size))
+            .sum()
     }
 }
 
@@ -79,12 +94,14 @@ pub async fn explain(
     let now = loaded.inputs.up_to(level);
     let changes = diff(document.inputs(), &now);
     let layers = costly_layers(&changes, &now);
+    let steps = costly_steps(&changes, &now, level);
     Ok(Explanation {
         image,
         digest,
         level,
         changes,
         layers,
+        steps,
         tags: loaded.tags,
     })
 }
@@ -168,6 +185,31 @@ fn costly_layers(changes: &[Change], now: &InputList) -> Vec<CostlyLayer> {
             level,
             to: format!("/{to}"),
             size,
+        })
+        .collect()
+}
+
+/// Returns what is run anew up to `top` where the recipe is a Dockerfile: the lowest level among
+/// `changes` and all above.
+fn costly_steps(changes: &[Change], now: &InputList, top: Level) -> Vec<CostlySteps> {
+    let inputs = now.as_slice();
+    let of_dockerfile = |name: &str| name == "dockerfile" || name.starts_with("dockerfile/");
+    let lowest = changes.iter().map(|change| change.level).min();
+    let Some(lowest) = lowest.filter(|_| inputs.iter().any(|input| of_dockerfile(&input.name)))
+    else {
+        return Vec::new();
+    };
+    let levels = Level::ALL
+        .into_iter()
+        .filter(|level| (lowest..=top).contains(level));
+    levels
+        .map(|level| {
+            let seen = inputs.iter().filter(|input| input.level == level);
+            let seen = seen.filter(|input| input.name.starts_with("context//"));
+            CostlySteps {
+                level,
+                size: seen.map(|input| input.size).sum(),
+            }
         })
         .collect()
 }

@@ -34,7 +34,7 @@ pub use builder::{BuilderChoice, Engines};
 pub use context::{Context, Event, stat_cache};
 pub use doctor::{CredentialReport, Diagnosis, EngineReport, StoreReport, diagnose};
 pub use error::Error;
-pub use explain::{CostlyLayer, Explanation, explain};
+pub use explain::{CostlyLayer, CostlySteps, Explanation, explain};
 pub use inspect::{Inspection, inspect};
 pub use load::{TagReport, tags};
 pub use records::LayerRecord;

@@ -20,6 +20,7 @@ struct Document<'a> {
     from_level: Option<Level>,
     changes: Vec<DocumentChange<'a>>,
     layers: Vec<DocumentLayer<'a>>,
+    steps: Vec<DocumentSteps>,
     /// Bytes that go into new layers, before compression.
     cost_bytes: u64,
     cost: String,
@@ -37,6 +38,12 @@ struct DocumentChange<'a> {
 struct DocumentLayer<'a> {
     level: Level,
     to: &'a str,
+    size: u64,
+}
+
+#[derive(Serialize)]
+struct DocumentSteps {
+    level: Level,
     size: u64,
 }
 
@@ -69,6 +76,14 @@ pub(crate) async fn run(
                 size: layer.size,
             })
             .collect(),
+        steps: explanation
+            .steps
+            .iter()
+            .map(|steps| DocumentSteps {
+                level: steps.level,
+                size: steps.size,
+            })
+            .collect(),
         cost_bytes: explanation.cost(),
         cost: cost.clone(),
     };
@@ -97,20 +112,20 @@ fn cost(explanation: &Explanation) -> String {
     if explanation.changes.is_empty() {
         return "nothing".to_owned();
     }
-    let mut levels: Vec<&str> = explanation
+    let bytes = bytes(explanation.cost());
+    let mut layers: Vec<&str> = explanation
         .layers
         .iter()
         .map(|l| l.level.as_str())
         .collect();
-    levels.dedup();
-    match levels.as_slice() {
-        [] => "manifests and tags only, no layer".to_owned(),
-        [level] => format!("{level} layer only, {}", bytes(explanation.cost())),
-        levels => format!(
-            "{} layers, {}",
-            levels.join(" and "),
-            bytes(explanation.cost())
-        ),
+    layers.dedup();
+    let steps: Vec<&str> = explanation.steps.iter().map(|s| s.level.as_str()).collect();
+    match (layers.as_slice(), steps.as_slice()) {
+        ([], []) => "manifests and tags only, no layer".to_owned(),
+        ([level], _) => format!("{level} layer only, {bytes}"),
+        ([], [level]) => format!("{level} steps only, with {bytes} of context"),
+        ([], levels) => format!("{} steps, with {bytes} of context", levels.join(" and ")),
+        (levels, _) => format!("{} layers, {bytes}", levels.join(" and ")),
     }
 }
 
@@ -131,7 +146,9 @@ fn text(explanation: &Explanation, cost: &str) -> String {
         }
         let _infallible = writeln!(text, "{level}");
         for change in changes {
-            let _infallible = writeln!(text, "  {:<8}{}", word(change.kind), change.name);
+            // The second slash tells names apart, and says nothing to people.
+            let name = change.name.replacen("//", "/", 1);
+            let _infallible = writeln!(text, "  {:<8}{name}", word(change.kind));
         }
     }
     let _infallible = writeln!(text, "cost: {cost}");
