@@ -11,6 +11,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use crate::command::run;
+use crate::disk;
 use crate::guard::{Guard, new_dir};
 use crate::trixie::trixie_engines;
 
@@ -30,6 +31,8 @@ pub struct DockerdOptions {
     pub release: Release,
     /// Whether images are kept by containerd; trixie's can do that.
     pub containerd_store: bool,
+    /// The size of the disk that it keeps everything on, as in `64m`; this machine's without one.
+    pub disk: Option<&'static str>,
 }
 
 /// A release of Debian.
@@ -68,6 +71,9 @@ impl Dockerd {
             Release::Bookworm => serde_json::json!({}),
             Release::Trixie => serde_json::json!({ "features": features }),
         };
+        if let Some(size) = options.disk {
+            disk::mount(&dir.join("data"), size);
+        }
         fs::write(&config, settings.to_string()).expect("cannot write the daemon's configuration");
         let mut service = match options.release {
             Release::Bookworm => Command::new("dockerd"),
@@ -89,11 +95,37 @@ impl Dockerd {
             .args(["--log-level", "warn", "--shutdown-timeout", "5"]);
         let guard = Guard::start(dir, &service);
         let dockerd = Self { guard };
-        dockerd.guard.wait_until("dockerd", || {
-            let output = run(dockerd.docker().arg("version"));
+        dockerd.wait();
+        dockerd
+    }
+
+    fn wait(&self) {
+        self.guard.wait_until("dockerd", || {
+            let output = run(self.docker().arg("version"));
             output.status.success().then_some(())
         });
-        dockerd
+    }
+
+    /// Sends the daemon a signal, as in `TERM`, and waits for its end.
+    ///
+    /// # Panics
+    /// When it is still there after a minute.
+    pub fn stop(&self, signal: &str) {
+        self.guard.stop(signal);
+        let containerd = self.guard.dir().join("exec/containerd");
+        Guard::wait_for_end_of(&containerd.join("containerd.toml"));
+        // It may be a zombie for a while, which a new daemon would take for its own that runs.
+        let _none_with_signals_that_let_it_tidy_up =
+            fs::remove_file(containerd.join("containerd.pid"));
+    }
+
+    /// Starts the daemon again, which has ended, and waits until it answers.
+    ///
+    /// # Panics
+    /// When it does not start.
+    pub fn restart(&mut self) {
+        self.guard.restart();
+        self.wait();
     }
 
     /// Returns `docker` as a client of this daemon, with a configuration of its own.
@@ -132,7 +164,7 @@ fn in_trixie(dir: &Path, program: &str) -> Command {
         set -e
         lower=$0 dir=$1
         shift
-        mkdir "$dir/root"
+        mkdir -p "$dir/root"
         mount -t tmpfs none "$dir/root"
         cd "$dir/root"
         mkdir upper work root
@@ -141,6 +173,7 @@ fn in_trixie(dir: &Path, program: &str) -> Command {
         for name in run tmp; do mount -t tmpfs none "root/$name"; done
         mkdir -p "root$dir"
         mount --bind "$dir" "root$dir"
+        if mountpoint -q "$dir/data"; then mount --bind "$dir/data" "root$dir/data"; fi
         cd root
         pivot_root . mnt
         umount --lazy /mnt

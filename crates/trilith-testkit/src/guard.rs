@@ -9,12 +9,14 @@
 //! carries the path of its own unique directory on the command line.
 
 use std::fs;
-use std::io::{BufRead, BufReader};
+use std::io::{BufRead, BufReader, Write};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, ChildStdout, Command, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
+
+use crate::command::assert_success;
 
 /// How long a service may take until it answers.
 const START_LIMIT: Duration = Duration::from_secs(60);
@@ -26,6 +28,7 @@ const STOP_LIMIT: Duration = Duration::from_secs(120);
 pub(crate) struct Guard {
     dir: PathBuf,
     shell: Child,
+    answers: BufReader<ChildStdout>,
     pid: Option<u32>,
 }
 
@@ -74,13 +77,60 @@ impl Guard {
             .process_group(0)
             .spawn()
             .expect("cannot start `sh`");
+        let answers = BufReader::new(shell.stdout.take().expect("stdout is piped"));
+        let mut guard = Self {
+            dir,
+            shell,
+            answers,
+            pid: None,
+        };
+        guard.read_pid();
+        assert_eq!(guard.pid.is_some(), service.is_some(), "no process id");
+        guard
+    }
+
+    fn read_pid(&mut self) {
         let mut line = String::new();
-        BufReader::new(shell.stdout.take().expect("stdout is piped"))
+        self.answers
             .read_line(&mut line)
             .expect("cannot read the process id of the service");
-        let pid = line.trim().parse().ok();
-        assert_eq!(pid.is_some(), service.is_some(), "guard printed `{line}`");
-        Self { dir, shell, pid }
+        self.pid = line.trim().parse().ok();
+    }
+
+    /// Sends the service a signal, as in `TERM`, and waits for its end.
+    ///
+    /// # Panics
+    /// When there is no service, or it is still there after a minute.
+    pub(crate) fn stop(&self, signal: &str) {
+        let pid = self.pid.expect("a service");
+        // The shell's own `kill`: the program of that name is not on every system.
+        let script = "kill -s \"$0\" \"$1\"";
+        assert_success(Command::new("sh").args(["-c", script, signal, &pid.to_string()]));
+        let deadline = Instant::now() + START_LIMIT;
+        while self.is_running() {
+            assert!(Instant::now() < deadline, "the service ignores {signal}");
+            thread::sleep(Duration::from_millis(20));
+        }
+    }
+
+    /// Waits until no process has `file` on its command line.
+    ///
+    /// # Panics
+    /// When one is still there after a minute.
+    pub(crate) fn wait_for_end_of(file: &Path) {
+        let file = file.to_str().expect("a path is UTF-8");
+        let deadline = Instant::now() + START_LIMIT;
+        while !processes_naming(file).is_empty() {
+            assert!(Instant::now() < deadline, "a process goes on with {file}");
+            thread::sleep(Duration::from_millis(20));
+        }
+    }
+
+    /// Starts the service again, which has ended.
+    pub(crate) fn restart(&mut self) {
+        let input = self.shell.stdin.as_mut().expect("stdin is piped");
+        input.write_all(b"again\n").expect("the guard is gone");
+        self.read_pid();
     }
 
     /// Returns the directory.
@@ -136,6 +186,17 @@ impl Drop for Guard {
     }
 }
 
+/// Returns the processes that carry `text` on their command line.
+fn processes_naming(text: &str) -> Vec<u32> {
+    let entries = fs::read_dir("/proc").unwrap();
+    let pids = entries.filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok());
+    pids.filter(|pid| {
+        fs::read(format!("/proc/{pid}/cmdline"))
+            .is_ok_and(|line| String::from_utf8_lossy(&line).contains(text))
+    })
+    .collect()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -151,6 +212,22 @@ mod tests {
         drop(guard);
         assert!(!Path::new(&format!("/proc/{pid}")).exists());
         assert!(!dir.exists());
+    }
+
+    #[test]
+    fn a_service_can_be_started_again() {
+        let mut service = Command::new("sleep");
+        service.arg("1000");
+        let mut guard = Guard::start(new_dir("guard"), &service);
+        let first = guard.pid.unwrap();
+        guard.stop("KILL");
+        assert!(!guard.is_running());
+        guard.restart();
+        assert!(guard.is_running());
+        let second = guard.pid.unwrap();
+        assert_ne!(first, second);
+        drop(guard);
+        assert!(!Path::new(&format!("/proc/{second}")).exists());
     }
 
     #[test]
@@ -188,16 +265,5 @@ mod tests {
         assert_eq!(fs::read_to_string(witness.join("said")).unwrap(), "hello\n");
         assert_eq!(processes_naming(&stray), Vec::<u32>::new());
         fs::remove_dir_all(witness).unwrap();
-    }
-
-    /// Returns the processes that carry `text` on their command line.
-    fn processes_naming(text: &str) -> Vec<u32> {
-        let entries = fs::read_dir("/proc").unwrap();
-        let pids = entries.filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok());
-        pids.filter(|pid| {
-            fs::read(format!("/proc/{pid}/cmdline"))
-                .is_ok_and(|line| String::from_utf8_lossy(&line).contains(text))
-        })
-        .collect()
     }
 }

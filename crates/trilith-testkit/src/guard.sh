@@ -2,7 +2,8 @@
 #
 #   sh -c "$(cat guard.sh)" guard DIR [PROGRAM ARGUMENT...]
 #
-# Prints the process id of PROGRAM, then waits for the end of standard input. The test holds the
+# Prints the process id of PROGRAM, then waits for the end of standard input; for each line that
+# comes before, PROGRAM, which has to have ended, is started again. The test holds the
 # other end of that pipe, so it ends when the test drops its handle, fails or is killed. Then it
 # runs DIR/cleanup if there is one, stops PROGRAM (TERM, KILL after 30 seconds), kills whatever
 # still names DIR on its command line, unmounts what is mounted below DIR and removes DIR.
@@ -10,14 +11,22 @@ set -u
 dir=$1
 shift
 
+start() {
+    "$@" >>"$dir/stdout" 2>>"$dir/stderr" </dev/null &
+    pid=$!
+}
+
 pid=
 if [ $# -gt 0 ]; then
-    "$@" >"$dir/stdout" 2>"$dir/stderr" </dev/null &
-    pid=$!
+    start "$@"
 fi
 echo "$pid"
+while read -r _again; do
+    wait "$pid"
+    start "$@"
+    echo "$pid"
+done
 exec >/dev/null
-cat >/dev/null
 
 if [ -f "$dir/cleanup" ]; then
     timeout --kill-after=5 60 sh "$dir/cleanup" </dev/null

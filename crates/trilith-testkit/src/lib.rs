@@ -15,6 +15,7 @@
 
 mod cache;
 mod command;
+mod disk;
 mod dockerd;
 mod guard;
 pub mod http;
@@ -29,6 +30,7 @@ mod trixie;
 pub use command::{
     TIME_LIMIT, assert_failure, assert_success, run, run_within, skopeo, stdout_of, umoci,
 };
+pub use disk::SmallDisk;
 pub use dockerd::{Dockerd, DockerdOptions, HOST_GATEWAY, Release};
 pub use image::{
     Compression, Format, ImageOptions, PushedImage, busybox_image, busybox_rootfs, debian_image,

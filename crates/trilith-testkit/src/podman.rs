@@ -10,6 +10,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use crate::command::{assert_success, run, stdout_of};
+use crate::disk;
 use crate::guard::{Guard, new_dir};
 use crate::trixie;
 
@@ -26,10 +27,24 @@ impl Podman {
     /// When `podman` is not installed or can use neither of its storage drivers.
     #[must_use]
     pub fn new() -> Self {
+        Self::of_bookworm(new_dir("podman"))
+    }
+
+    /// Sets up as [`Self::new`] does one that keeps everything on a disk of `size`, as in `64m`.
+    ///
+    /// # Panics
+    /// As [`Self::new`].
+    #[must_use]
+    pub fn on_disk(size: &str) -> Self {
         let dir = new_dir("podman");
+        disk::mount(&dir.join("root"), size);
+        Self::of_bookworm(dir)
+    }
+
+    fn of_bookworm(dir: PathBuf) -> Self {
         std::os::unix::fs::symlink("/usr/bin/podman", dir.join("podman"))
             .expect("cannot link to `podman`");
-        Self::set_up(&dir)
+        Self::set_up(dir)
     }
 
     /// Sets up an empty Podman of Debian trixie (5.4), in [`crate::trixie_engines`].
@@ -41,11 +56,11 @@ impl Podman {
         let dir = new_dir("podman5");
         // By its path: the directory of the script may come first in `PATH`, in there too.
         trixie::write_script(&dir.join("podman"), "/usr/bin/podman");
-        Self::set_up(&dir)
+        Self::set_up(dir)
     }
 
-    fn set_up(dir: &Path) -> Self {
-        write_settings(dir);
+    fn set_up(dir: PathBuf) -> Self {
+        write_settings(&dir);
         fs::write(
             dir.join("cleanup"),
             format!(
@@ -56,11 +71,12 @@ impl Podman {
         .expect("cannot write the cleanup script");
         // On some file systems overlayfs cannot be used; copying works everywhere.
         let works = ["overlay", "vfs"].iter().any(|driver| {
-            write_storage(dir, driver);
-            run(podman(dir).arg("info")).status.success()
+            write_storage(&dir, driver);
+            run(podman(&dir).arg("info")).status.success()
         });
         assert!(works, "podman works neither with overlay nor with vfs");
-        let guard = Guard::without_service(dir.to_owned(), &podman(dir));
+        let environment = podman(&dir);
+        let guard = Guard::without_service(dir, &environment);
         Self { guard }
     }
 

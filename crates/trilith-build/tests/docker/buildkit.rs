@@ -27,6 +27,7 @@ fn containerd() -> Dockerd {
     Dockerd::start_with(DockerdOptions {
         release: Release::Trixie,
         containerd_store: true,
+        ..DockerdOptions::default()
     })
 }
 

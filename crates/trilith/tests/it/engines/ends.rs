@@ -27,7 +27,7 @@ pub(super) fn a_failing_step_moves_no_tag(engine: Start) {
     assert!(!error.contains("| line 19\n"), "{error}");
     assert_eq!(registry.tags("acme/app"), Vec::<String>::new());
     assert_eq!(engine.images(), Vec::<String>::new());
-    assert_tidy(&trilith);
+    assert_tidy(&trilith, &engine);
 
     // Nor does a file that cannot be there, a stage that does not exist, or a missing base.
     let copies = DOCKERFILE.replace("COPY app", "COPY no-such-file");
@@ -90,39 +90,20 @@ pub(super) fn secrets_stay_secret(engine: Start) {
 }
 
 pub(super) fn an_interrupted_build_leaves_nothing(engine: Start) {
-    use std::io::{BufRead as _, BufReader};
     let registry = Registry::start(RegistryOptions::default());
     let base = busybox_image(&registry, "base:1", &ImageOptions::default());
     let (engine, trilith) = (engine(), Trilith::new());
     let project = project(&registry, &base.reference);
     let slow = format!("{DOCKERFILE}RUN echo waiting && sleep 300\n");
     project.write("Dockerfile", slow);
-    let mut command = build(
-        &trilith,
-        &engine,
-        &project,
-        &["--push", "--progress", "json"],
-    );
-    let mut running = command
-        .stderr(std::process::Stdio::piped())
-        .spawn()
-        .unwrap();
-    let events = BufReader::new(running.stderr.take().unwrap());
-    let mut events = events.lines().map(|line| line.unwrap());
-    let waits = |line: &String| line.contains("\"log\"") && line.contains("waiting");
-    assert!(events.any(|line| waits(&line)));
-    let pid = running.id().to_string();
+    let waiting = Waiting::start(build(&trilith, &engine, &project, &["--push"]));
+    let pid = waiting.id().to_string();
     assert_success(Command::new("kill").args(["-INT", &pid]));
-    let rest: Vec<String> = events.collect();
-    let status = running.wait().unwrap();
-    assert_eq!(status.code(), Some(1), "{rest:?}");
-    assert!(
-        rest.iter().any(|line| line.contains("interrupted")),
-        "{rest:?}"
-    );
+    let said = waiting.failure();
+    assert!(said.contains("interrupted"), "{said}");
     assert_eq!(registry.tags("acme/app"), Vec::<String>::new());
     assert_eq!(engine.images(), Vec::<String>::new());
-    assert_tidy(&trilith);
+    assert_tidy(&trilith, &engine);
 }
 
 /// A registry that refuses what is pushed is told of, and nothing stays behind.
@@ -142,7 +123,7 @@ pub(super) fn a_refused_push_moves_no_tag(engine: Start) {
     );
     assert_eq!(registry.tags("acme/app"), Vec::<String>::new());
     assert_eq!(engine.images(), Vec::<String>::new());
-    assert_tidy(&trilith);
+    assert_tidy(&trilith, &engine);
 
     // Once it takes it, all of it is there.
     proxy.clear();

@@ -4,7 +4,7 @@ use serde_json::Value;
 use trilith_testkit::{ImageOptions, Registry, RegistryOptions, busybox_image};
 
 use super::parts::*;
-use crate::support::Trilith;
+use crate::support::{Trilith, path};
 
 pub(super) fn three_levels(engine: Start) {
     let registry = Registry::start(RegistryOptions::default());
@@ -24,7 +24,7 @@ pub(super) fn three_levels(engine: Start) {
     let nowhere = Engine {
         name: "auto",
         environment: vec![("DOCKER_HOST".to_owned(), "unix:///nowhere.sock".to_owned())],
-        client: Box::new(|_| unreachable!()),
+        service: Service::Nothing,
     };
     let same = pushed(&trilith, &nowhere, &project);
     assert_eq!(same["action"], "reuse");
@@ -36,6 +36,15 @@ pub(super) fn three_levels(engine: Start) {
     // The source changed: an engine with a cold cache builds on the lock image.
     let cold = engine();
     project.write("app/run", "#!/bin/sh\necho changed\n");
+    let why = trilith.json(&["explain", "--project", path(&project)]);
+    assert_eq!(why["changes"][0]["input"], "context//app/run", "{why}");
+    assert_eq!(
+        why["cost"], "source steps only, with 23 B of context",
+        "{why}"
+    );
+    let shown = trilith.run(&["explain", "--project", path(&project)]);
+    let shown = String::from_utf8(shown.stdout).unwrap();
+    assert!(shown.contains("  changed context/app/run\n"), "{shown}");
     let changed = pushed(&trilith, &cold, &project);
     assert_eq!(tags(&changed), 1, "{changed}");
     let after = stamps(&trilith, &changed["reference"]);
@@ -47,6 +56,9 @@ pub(super) fn three_levels(engine: Start) {
 
     // A dependency changed: it builds on the versioned image.
     project.write("requirements.lock", "one==2\n");
+    let why = trilith.json(&["explain", "--project", path(&project)]);
+    let cost = "lock and source steps, with 30 B of context";
+    assert_eq!(why["cost"], cost, "{why}");
     let relocked = pushed(&trilith, &cold, &project);
     assert_eq!(tags(&relocked), 2, "{relocked}");
     let after = stamps(&trilith, &relocked["reference"]);

@@ -2,6 +2,7 @@
 
 mod ends;
 mod levels;
+mod outages;
 mod parts;
 mod places;
 mod presets;

@@ -1,14 +1,15 @@
 //! Engines, a project, and what tests ask about both again and again.
 
 use std::collections::BTreeMap;
-use std::process::{Command, Output};
+use std::io::{BufRead as _, BufReader, Lines};
+use std::process::{Child, ChildStderr, Command, Output, Stdio};
 
 use serde_json::Value;
 use trilith_testkit::{
     Dockerd, DockerdOptions, Podman, Project, Registry, Release, assert_success, run,
 };
 
-use super::relay;
+use super::relay::Relay;
 use crate::support::{Trilith, path};
 
 /// A project whose steps leave a stamp that no two runs have in common.
@@ -27,24 +28,51 @@ RUN cat /proc/sys/kernel/random/uuid > /stamps/runtime
 CMD [\"/opt/app/run\"]
 ";
 
-/// Runs an engine's own client, with these arguments.
-pub(super) type Client = Box<dyn Fn(&[&str]) -> Output>;
+pub(super) const TRIXIE: DockerdOptions = DockerdOptions {
+    release: Release::Trixie,
+    containerd_store: false,
+    disk: None,
+};
+
+/// With images in containerd, its BuildKit has all exporters.
+pub(super) const CONTAINERD: DockerdOptions = DockerdOptions {
+    containerd_store: true,
+    ..TRIXIE
+};
 
 /// An engine with nothing in its cache.
 pub(super) struct Engine {
     /// As `--builder` has it.
     pub(super) name: &'static str,
     pub(super) environment: Vec<(String, String)>,
-    pub(super) client: Client,
+    pub(super) service: Service,
+}
+
+/// What runs.
+pub(super) enum Service {
+    Docker(Dockerd),
+    /// What is behind a relay.
+    Buildkit(Dockerd, Relay),
+    Podman(Podman),
+    Nothing,
+}
+
+/// How an engine is taken away from a build.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum End {
+    /// It is killed with this signal: the daemon, or the Podman that builds.
+    Signal(&'static str),
+    /// The connections to it are closed.
+    Hangup,
 }
 
 impl Engine {
-    fn docker(options: DockerdOptions) -> Self {
+    pub(super) fn docker(options: DockerdOptions) -> Self {
         let dockerd = Dockerd::start_with(options);
         Self {
             name: "docker",
             environment: vec![("DOCKER_HOST".to_owned(), dockerd.host())],
-            client: Box::new(move |arguments| run(dockerd.docker().args(arguments))),
+            service: Service::Docker(dockerd),
         }
     }
 
@@ -53,35 +81,29 @@ impl Engine {
     }
 
     pub(super) fn docker_26() -> Self {
-        Self::docker(DockerdOptions {
-            release: Release::Trixie,
-            containerd_store: false,
-        })
+        Self::docker(TRIXIE)
     }
 
     pub(super) fn docker_with_containerd() -> Self {
-        Self::docker(DockerdOptions {
-            release: Release::Trixie,
-            containerd_store: true,
-        })
+        Self::docker(CONTAINERD)
     }
 
     pub(super) fn buildkit() -> Self {
-        // With images in containerd, its BuildKit has all exporters.
-        let dockerd = Dockerd::start_with(DockerdOptions {
-            release: Release::Trixie,
-            containerd_store: true,
-        });
-        let socket = relay::buildkitd(&dockerd.host());
-        let host = format!("unix://{}", socket.display());
+        Self::buildkit_of(CONTAINERD)
+    }
+
+    pub(super) fn buildkit_of(options: DockerdOptions) -> Self {
+        let dockerd = Dockerd::start_with(options);
+        let relay = Relay::start(&dockerd.host());
+        let host = format!("unix://{}", relay.socket().display());
         Self {
             name: "buildkit",
             environment: vec![("BUILDKIT_HOST".to_owned(), host)],
-            client: Box::new(move |arguments| run(dockerd.docker().args(arguments))),
+            service: Service::Buildkit(dockerd, relay),
         }
     }
 
-    fn podman(podman: Podman) -> Self {
+    pub(super) fn podman(podman: Podman) -> Self {
         let set = podman.environment().into_iter();
         let mut environment: Vec<(String, String)> = set
             .filter_map(|(name, value)| Some((name, value?)))
@@ -90,12 +112,13 @@ impl Engine {
         let path = format!("{directory}:/usr/sbin:/usr/bin:/sbin:/bin");
         environment.push(("PATH".to_owned(), path));
         // Contexts have to be where the newer one, in a root of its own, sees them.
-        let temporary = std::env::temp_dir().display().to_string();
-        environment.push(("TMPDIR".to_owned(), temporary));
+        let temporary = podman.dir().join("contexts");
+        std::fs::create_dir(&temporary).unwrap();
+        environment.push(("TMPDIR".to_owned(), temporary.display().to_string()));
         Self {
             name: "podman",
             environment,
-            client: Box::new(move |arguments| run(podman.podman().args(arguments))),
+            service: Service::Podman(podman),
         }
     }
 
@@ -107,10 +130,45 @@ impl Engine {
         Self::podman(Podman::trixie())
     }
 
+    /// Runs the engine's own client.
+    pub(super) fn client(&self, arguments: &[&str]) -> Output {
+        let mut command = match &self.service {
+            Service::Docker(dockerd) | Service::Buildkit(dockerd, _) => dockerd.docker(),
+            Service::Podman(podman) => podman.podman(),
+            Service::Nothing => unreachable!("there is no engine"),
+        };
+        run(command.args(arguments))
+    }
+
+    /// Takes the engine away from the build that the process `trilith` is at.
+    pub(super) fn end(&mut self, end: End, trilith: u32) {
+        match (end, &mut self.service) {
+            (End::Signal(signal), Service::Docker(dockerd)) => dockerd.stop(signal),
+            (End::Signal(signal), Service::Podman(_)) => {
+                let builds = |process: &Process| {
+                    process.parent == trilith && process.line.contains(" build ")
+                };
+                let podman = Process::all().find(builds).unwrap();
+                podman.signal(signal);
+            }
+            (End::Hangup, Service::Buildkit(_, relay)) => relay.close(),
+            (end, _) => panic!("no {end:?} for {}", self.name),
+        }
+    }
+
+    /// Brings back what was taken away.
+    pub(super) fn restart(&mut self) {
+        match &mut self.service {
+            Service::Docker(dockerd) => dockerd.restart(),
+            Service::Buildkit(dockerd, relay) => *relay = Relay::start(&dockerd.host()),
+            Service::Podman(_) | Service::Nothing => {}
+        }
+    }
+
     /// Returns the names of the images that builds have left, of levels or for the time being.
     pub(super) fn images(&self) -> Vec<String> {
         let format = "{{.Repository}}:{{.Tag}}";
-        let output = (self.client)(&["images", "--format", format]);
+        let output = self.client(&["images", "--format", format]);
         let text = String::from_utf8(output.stdout).unwrap();
         let built = |name: &&str| {
             (name.contains("acme/") || name.contains("trilith-build")) && !name.contains("<none>")
@@ -227,13 +285,75 @@ pub(super) fn built(
     serde_json::from_slice(&output.stdout).unwrap()
 }
 
-/// Checks that a build has left no temporary file in the store.
-pub(super) fn assert_tidy(trilith: &Trilith) {
-    let Ok(entries) = std::fs::read_dir(trilith.store()) else {
-        return;
-    };
-    for entry in entries {
-        let name = entry.unwrap().file_name().into_string().unwrap();
-        assert!(!name.starts_with("engine-"), "{name} stayed behind");
+/// Checks that a build has left no temporary file, in the store or for Podman.
+pub(super) fn assert_tidy(trilith: &Trilith, engine: &Engine) {
+    let contexts = engine.environment.iter().find(|(name, _)| name == "TMPDIR");
+    let contexts = contexts.map(|(_, path)| std::path::PathBuf::from(path));
+    for directory in contexts.into_iter().chain([trilith.store()]) {
+        for entry in std::fs::read_dir(directory).into_iter().flatten() {
+            let name = entry.unwrap().file_name().into_string().unwrap();
+            let left = name.starts_with("engine-") || name.starts_with("trilith-");
+            assert!(!left, "{name} stayed behind");
+        }
+    }
+}
+
+/// A build that has come to a step that says `waiting`.
+pub(super) struct Waiting {
+    running: Child,
+    events: Lines<BufReader<ChildStderr>>,
+}
+
+impl Waiting {
+    /// Runs `command`, with events, until a step says so.
+    pub(super) fn start(mut command: Command) -> Self {
+        command.args(["--progress", "json"]).stderr(Stdio::piped());
+        let mut running = command.spawn().unwrap();
+        let mut events = BufReader::new(running.stderr.take().unwrap()).lines();
+        let waits = |line: &str| line.contains("\"log\"") && line.contains("waiting");
+        assert!(events.any(|line| waits(&line.unwrap())));
+        Self { running, events }
+    }
+
+    pub(super) fn id(&self) -> u32 {
+        self.running.id()
+    }
+
+    /// Waits for the end, which has to be a failure, and returns what the build said.
+    pub(super) fn failure(mut self) -> String {
+        let rest: Vec<String> = self.events.map(Result::unwrap).collect();
+        let status = self.running.wait().unwrap();
+        let said = rest.join("\n");
+        assert_eq!(status.code(), Some(1), "{said}");
+        said
+    }
+}
+
+/// A process of this machine.
+pub(super) struct Process {
+    id: u32,
+    parent: u32,
+    /// Its command line, with blanks between the words.
+    pub(super) line: String,
+}
+
+impl Process {
+    pub(super) fn all() -> impl Iterator<Item = Self> {
+        let entries = std::fs::read_dir("/proc").unwrap();
+        let ids = entries.filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok());
+        ids.filter_map(|id: u32| {
+            let read = |file: &str| std::fs::read(format!("/proc/{id}/{file}"));
+            let line = String::from_utf8_lossy(&read("cmdline").ok()?).replace('\0', " ");
+            // `123 (name) S 1 …`; the name may hold anything.
+            let stat = String::from_utf8_lossy(&read("stat").ok()?).into_owned();
+            let parent = stat.rsplit_once(") ")?.1.split(' ').nth(1)?.parse().ok()?;
+            Some(Self { id, parent, line })
+        })
+    }
+
+    pub(super) fn signal(&self, signal: &str) {
+        let script = "kill -s \"$0\" \"$1\"";
+        // It may have ended by itself.
+        run(Command::new("sh").args(["-c", script, signal, &self.id.to_string()]));
     }
 }

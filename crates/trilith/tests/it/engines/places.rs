@@ -59,7 +59,7 @@ pub(super) fn into_the_store_and_into_the_engine(engine: Start) {
     let reused = built(&trilith, &fresh, &project, &["--push", "--load"]);
     assert_eq!(reused["action"], "reuse");
     assert_eq!(fresh.images().len(), 1);
-    assert_tidy(&trilith);
+    assert_tidy(&trilith, &hot);
 }
 
 pub(super) fn a_dry_run_writes_what_would_be_sent(engine: Start) {
@@ -98,7 +98,7 @@ pub(super) fn a_dry_run_writes_what_would_be_sent(engine: Start) {
     assert!(!folder.join("source/context/requirements.lock").exists() || sent.contains("deps"));
     assert!(sent.contains("acme/app@sha256:"), "{sent}");
     std::fs::remove_dir_all(&folder).unwrap();
-    assert_tidy(&trilith);
+    assert_tidy(&trilith, &engine);
 }
 
 /// An engine that keeps no images sends them as archives.
@@ -115,7 +115,7 @@ pub(super) fn into_the_store(engine: Start) {
     let changed = built(&trilith, &engine, &project, &[]);
     assert_eq!(tags(&changed), 1, "{changed}");
     assert_eq!(changed["telemetry"]["cache_misses"], 2, "{changed}");
-    assert_tidy(&trilith);
+    assert_tidy(&trilith, &engine);
 }
 
 /// Layers need no engine to be built, but can be named in one.
