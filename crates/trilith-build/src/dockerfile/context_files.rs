@@ -50,17 +50,25 @@ impl ContextFiles {
         self.copied.is_empty()
     }
 
-    /// Returns these files and those that symlinks on the way to them lead to. `links` are the
-    /// symlinks of the context, each with its target.
+    /// Returns these files, the symlinks on the way to them, and what those lead to. `links` are
+    /// the symlinks of the context, each with its target.
     ///
     /// Symlinks inside a copied directory are copied as such and not followed.
     #[must_use]
     pub fn following(&self, links: &[(&[u8], &[u8])]) -> Self {
         let mut all = self.clone();
         let mut next: Vec<Copied> = self.copied.iter().cloned().collect();
+        let mut on_the_way = BTreeSet::new();
         while let Some(copied) = next.pop() {
             for (link, target) in links {
                 let targets = copied.through(link, target);
+                if !targets.is_empty() {
+                    let link = String::from_utf8_lossy(link);
+                    on_the_way.insert(Copied {
+                        source: components(&link).map(Glob::literal).collect(),
+                        excludes: Vec::new(),
+                    });
+                }
                 next.extend(
                     targets
                         .into_iter()
@@ -72,6 +80,7 @@ impl ContextFiles {
                 break;
             }
         }
+        all.copied.extend(on_the_way);
         all
     }
 
@@ -263,7 +272,11 @@ mod tests {
                 &["app", "src/app/x", "real/app/x"][..],
                 &["secret", "real/x"][..],
             ),
-            ("app/x", &["real/app/x"], &["real/app/y"]),
+            (
+                "app/x",
+                &["app", "src", "real/app/x"],
+                &["real/app/y", "up/link"],
+            ),
             ("up/*", &["other/x"], &["secret"]),
             ("up", &["up/link"], &["other/x"]),
             ("loop", &["loop/a"], &[]),

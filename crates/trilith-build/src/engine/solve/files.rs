@@ -3,7 +3,8 @@
 //! BuildKit is sent the list, compares it with what it kept from the last build, and asks for the
 //! files that differ. Nothing else is read, and what is read is compared with the hash in the
 //! list. The patterns that it sends along are not used to leave anything out: the rules of the
-//! ignore file were applied when the context was listed.
+//! ignore file were applied when the context was listed. Nor are `followpaths`, which ask for what
+//! `COPY` names and where links on the way to it lead: all of that is in the list, with its links.
 //!
 //! # Times
 //! Every file has the time 0, so that images do not depend on checkouts. But BuildKit takes a file
