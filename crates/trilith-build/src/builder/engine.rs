@@ -71,7 +71,7 @@ impl EngineBuilder {
 
     async fn session<'a>(&'a self, job: Job<'a>) -> Result<Session<'a>, Error> {
         let (engine, identity) = self.open(job).await?;
-        Session::new(job, &**engine, identity)
+        Session::begin(job, &**engine, identity).await
     }
 }
 
@@ -94,7 +94,7 @@ impl Builder for EngineBuilder {
     }
 
     async fn build(&self, job: Job<'_>, plan: &Plan, from: &BuildFrom) -> Result<Built, Error> {
-        let session = self.session(job).await?;
+        let mut session = self.session(job).await?;
         let building = Box::pin(session.build(plan, from));
         let outcome = unless_interrupted(job.options, building).await;
         session.clean().await;
@@ -137,7 +137,7 @@ impl Builder for EngineBuilder {
         let Action::Build { from } = &plan.action else {
             return Ok(Vec::new());
         };
-        let session = self.session(job).await?;
+        let mut session = self.session(job).await?;
         let written = session.write_folder(plan, from, directory).await;
         session.clean().await;
         written

@@ -2,7 +2,7 @@
 //! start from, and what the engine has already.
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use tempfile::TempDir;
@@ -17,6 +17,7 @@ use trilith_oci::{ImageStore, Name};
 
 use super::Job;
 use super::instructions::Grounds;
+use super::leftovers::{self, Note};
 use crate::context::Event;
 use crate::dockerfile::StageLevels;
 use crate::engine::{
@@ -40,6 +41,7 @@ pub(super) struct Session<'a> {
     pub(super) collector: Collector,
     files: TempDir,
     names: Mutex<Vec<Borrowed>>,
+    _note: Note,
 }
 
 /// A name that is used for a while.
@@ -50,16 +52,24 @@ struct Borrowed {
 }
 
 impl<'a> Session<'a> {
-    pub(super) fn new(
+    /// Begins a build, after what dead ones have left is gone.
+    pub(super) async fn begin(
         job: Job<'a>,
         engine: &'a dyn Engine,
         identity: &'a EngineIdentity,
     ) -> Result<Self, Error> {
         let root = job.context.layout()?.root().to_owned();
+        leftovers::sweep(&root, engine, identity).await;
         let files = tempfile::Builder::new()
-            .prefix("engine-")
+            .prefix(leftovers::PREFIX)
             .tempdir_in(&root)
             .map_err(trilith_oci::Error::io("create a directory in", &root))?;
+        let platforms = &job.loaded.settings.platforms;
+        let names = platforms.iter().flat_map(|platform| {
+            Level::ALL.map(|level| scratch_name(files.path(), level, platform))
+        });
+        let note = Note::write(files.path(), identity, names)
+            .map_err(trilith_oci::Error::io("write in", files.path()))?;
         Ok(Self {
             job,
             engine,
@@ -67,6 +77,7 @@ impl<'a> Session<'a> {
             collector: Collector::default(),
             files,
             names: Mutex::default(),
+            _note: note,
         })
     }
 
@@ -118,10 +129,7 @@ impl<'a> Session<'a> {
         level: Level,
         platform: &Platform,
     ) -> Result<Reference, Error> {
-        let nonce = self.files.path().file_name().unwrap_or_default();
-        let nonce = nonce.to_string_lossy().to_lowercase().replace('.', "");
-        let platform = platform.to_string().replace('/', "-");
-        let name: Reference = format!("{SCRATCH_REPOSITORY}:{nonce}-{level}-{platform}")
+        let name: Reference = scratch_name(self.files.path(), level, platform)
             .parse()
             .map_err(|source| Error::ImageName {
                 image: SCRATCH_REPOSITORY.to_owned(),
@@ -155,8 +163,10 @@ impl<'a> Session<'a> {
         self.names.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Gives every name back that was used for a while. What cannot be taken away is told.
-    pub(super) async fn clean(&self) {
+    /// Gives every name back that was used for a while. What cannot be taken away is told, and
+    /// left to the next build.
+    pub(super) async fn clean(&mut self) {
+        let mut all_given_back = true;
         let names = std::mem::take(&mut *self.lock_names());
         for Borrowed { name, before } in names.into_iter().rev() {
             let given_back = match before {
@@ -164,9 +174,14 @@ impl<'a> Session<'a> {
                 None => self.engine.untag(&name).await,
             };
             if let Err(error) = given_back {
+                all_given_back = false;
                 let text = format!("`{name}` stays behind in {}: {error}", self.identity.kind);
                 self.job.context.observe(Event::Warning(&text));
             }
+        }
+        if !all_given_back {
+            leftovers::leave_only_note(self.files.path());
+            self.files.disable_cleanup(true);
         }
     }
 
@@ -333,7 +348,7 @@ impl<'a> Session<'a> {
     }
 
     /// Makes sure that the engine has the image of `level`, and leaves it there.
-    pub(super) async fn load(&self, level: Level, digest: &Digest) -> Result<(), Error> {
+    pub(super) async fn load(&mut self, level: Level, digest: &Digest) -> Result<(), Error> {
         let loaded = self.bring(level, digest).await;
         if loaded.is_ok() {
             let name = self.job.target.reference(&self.job.loaded.tags, level);
@@ -411,6 +426,14 @@ impl<'a> Session<'a> {
         };
         Ok(Existence::Stale { digest: id, reason })
     }
+}
+
+/// Returns what an image is called for the time of the build whose directory is `files`.
+fn scratch_name(files: &Path, level: Level, platform: &Platform) -> String {
+    let nonce = files.file_name().unwrap_or_default();
+    let nonce = nonce.to_string_lossy().to_lowercase().replace('.', "");
+    let platform = platform.to_string().replace('/', "-");
+    format!("{SCRATCH_REPOSITORY}:{nonce}-{level}-{platform}")
 }
 
 /// Returns whether a level above `ground` takes something from `below` that `ground` has not.

@@ -9,6 +9,7 @@ mod engine;
 mod engine_images;
 mod graft;
 mod instructions;
+mod leftovers;
 
 use std::sync::Arc;
 
