@@ -35,6 +35,7 @@ pub(crate) const FOR_TESTS: &[Package] = &[
     package("docker-registry", "docker-registry --version"),
     package("docker.io", "dockerd --version && docker --version"),
     package("mmdebstrap", "mmdebstrap --version"),
+    package("openssh-client", "command -v ssh-agent ssh-add ssh-keygen"),
     package("openssl", "openssl version"),
     PIP,
     package("podman", "podman --version"),

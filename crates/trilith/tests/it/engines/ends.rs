@@ -54,12 +54,26 @@ pub(super) fn a_failing_step_moves_no_tag(engine: Start) {
 
 pub(super) fn secrets_stay_secret(engine: Start) {
     const SECRET: &str = "s3cr3t-that-nobody-may-see";
-    let registry = Registry::start(RegistryOptions::default());
+    const PROXY: &str = "pr0xy-passw0rd";
+    const LOGIN: &str = "r3gistry-passw0rd";
+    let registry = Registry::start(RegistryOptions {
+        auth: Some(("robot".to_owned(), LOGIN.to_owned())),
+        ..RegistryOptions::default()
+    });
     let base = busybox_image(&registry, "base:1", &ImageOptions::default());
     let (engine, trilith) = (engine(), Trilith::new());
     let project = project(&registry, &base.reference);
-    let step = "RUN --mount=type=secret,id=token grep -c nobody /run/secrets/token > /seen";
+    // `robot` and the password, in base 64.
+    let login = "cm9ib3Q6cjNnaXN0cnktcGFzc3cwcmQ=";
+    let config = trilith.home().join(".docker/config.json");
+    std::fs::create_dir_all(config.parent().unwrap()).unwrap();
+    let host = registry.host();
+    let auths = format!(r#"{{"auths":{{"{host}":{{"auth":"{login}"}}}}}}"#);
+    std::fs::write(config, auths).unwrap();
+    let step = "RUN --mount=type=secret,id=token grep -c nobody /run/secrets/token > /seen; \
+        echo \"by $http_proxy\"";
     project.write("Dockerfile", format!("{DOCKERFILE}{step}\n"));
+    let proxy = format!("http_proxy=http://me:{PROXY}@127.0.0.1:9/");
     let mut command = build(
         &trilith,
         &engine,
@@ -67,6 +81,7 @@ pub(super) fn secrets_stay_secret(engine: Start) {
         &["--push", "--progress", "json"],
     );
     command.args(["--secret", "id=token,env=TOKEN", "--format", "json"]);
+    command.args(["--build-arg", &proxy]);
     let output = assert_success(command.env("TOKEN", SECRET));
     let events = String::from_utf8(output.stderr).unwrap();
     for line in events.lines() {
@@ -81,10 +96,12 @@ pub(super) fn secrets_stay_secret(engine: Start) {
     trilith.json(&["copy", &reference, &format!("dir:{}", rootfs.display())]);
     assert_eq!(std::fs::read_to_string(rootfs.join("seen")).unwrap(), "1\n");
     for text in [&events, &document, &inspected] {
-        assert!(!text.contains(SECRET), "{text}");
+        for secret in [SECRET, PROXY, LOGIN] {
+            assert!(!text.contains(secret), "{text}");
+        }
     }
     let found = run(Command::new("grep")
-        .args(["-rl", SECRET])
+        .args(["-rl", "-e", SECRET, "-e", PROXY, "-e", LOGIN])
         .args([&rootfs, trilith.home()]));
     assert_eq!(String::from_utf8(found.stdout).unwrap(), "");
 }

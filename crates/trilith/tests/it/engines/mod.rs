@@ -1,6 +1,7 @@
 //! Dockerfiles on real engines: three levels, what is built from what, and what is left behind.
 
 mod ends;
+mod flags;
 mod levels;
 mod outages;
 mod parts;

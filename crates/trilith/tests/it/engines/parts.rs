@@ -319,6 +319,11 @@ impl Waiting {
         self.running.id()
     }
 
+    /// Waits for the end of a build that was killed.
+    pub(super) fn killed(mut self) {
+        assert_eq!(self.running.wait().unwrap().code(), None);
+    }
+
     /// Waits for the end, which has to be a failure, and returns what the build said.
     pub(super) fn failure(mut self) -> String {
         let rest: Vec<String> = self.events.map(Result::unwrap).collect();
@@ -331,7 +336,7 @@ impl Waiting {
 
 /// A process of this machine.
 pub(super) struct Process {
-    id: u32,
+    pub(super) id: u32,
     parent: u32,
     /// Its command line, with blanks between the words.
     pub(super) line: String,
