@@ -147,7 +147,8 @@ fn steps_ask_an_ssh_agent(engine: Start) {
     assert_eq!(level_tags(&registry), 3);
 
     // Without the flag there is no agent to ask.
-    let error = refused(&trilith, &engine, &project, &["--push", "--force"]);
+    let flags = ["--push", "--force", "--no-cache"];
+    let error = refused(&trilith, &engine, &project, &flags);
     assert!(error.contains("error: "), "{error}");
 }
 
