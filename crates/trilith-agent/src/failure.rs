@@ -57,6 +57,10 @@ impl Failure {
         Self::new(status, format!("cannot {what} `{path}`: {error}"))
     }
 
+    pub(crate) fn is_not_found(&self) -> bool {
+        self.status == StatusCode::NOT_FOUND
+    }
+
     /// What should not happen did.
     pub(crate) fn internal(error: impl std::fmt::Display) -> Self {
         Self::new(StatusCode::INTERNAL_SERVER_ERROR, error.to_string())

@@ -15,6 +15,8 @@ mod command;
 mod document;
 mod events;
 mod failure;
+mod files;
+mod git;
 mod id;
 mod key;
 mod options;
@@ -41,6 +43,7 @@ use tokio::time::{Instant, sleep};
 
 use command::Commands;
 use events::Events;
+use files::Root;
 use key::Keys;
 use options::{Options, Request, USAGE};
 use process::Children;
@@ -150,10 +153,14 @@ async fn serve(options: &Options, keys: Keys) -> Result<(), String> {
     let events = Events::new(Spool::new(&spool_dirs()));
     let commands = Arc::new(Commands::new(events, children));
     let mut signals = Signals::new().map_err(wrap("handle signals"))?;
+    let root = match &options.root {
+        Some(path) => Root::below(path).map_err(wrap("use the root (it needs Linux 5.6)"))?,
+        None => Root::everything(),
+    };
     let address = (options.host, options.port);
     let listener = TcpListener::bind(address).await.map_err(wrap("listen"))?;
     let address = listener.local_addr().map_err(wrap("listen"))?;
-    let router = server::router(Agent::new(keys, Arc::clone(&commands)));
+    let router = server::router(Agent::new(keys, Arc::clone(&commands), root));
     eprintln!("listening on http://{address}");
     tokio::select! {
         never = server::serve(listener, router) => match never {},

@@ -26,6 +26,8 @@ use tokio::time::sleep;
 use crate::bash;
 use crate::command::{Commands, shell};
 use crate::failure::{Failure, Outcome, json as json_response};
+use crate::files::{self, Root};
+use crate::git;
 use crate::key::Keys;
 
 /// The header that carries the key.
@@ -48,16 +50,18 @@ const BUFFER: usize = 256 << 10;
 pub(crate) struct Agent {
     keys: Arc<Keys>,
     pub(crate) commands: Arc<Commands>,
+    pub(crate) root: Arc<Root>,
     started: Instant,
     last_request: Arc<Mutex<Instant>>,
 }
 
 impl Agent {
-    pub(crate) fn new(keys: Keys, commands: Arc<Commands>) -> Self {
+    pub(crate) fn new(keys: Keys, commands: Arc<Commands>, root: Root) -> Self {
         let now = Instant::now();
         Self {
             keys: Arc::new(keys),
             commands,
+            root: Arc::new(root),
             started: now,
             last_request: Arc::new(Mutex::new(now)),
         }
@@ -70,6 +74,8 @@ pub(crate) fn router(agent: Agent) -> Router {
     let guarded = Router::new()
         .route("/server_info", get(server_info))
         .nest("/api/bash", bash::routes())
+        .nest("/api/file", files::routes())
+        .nest("/api/git", git::routes())
         .fallback(async || Failure::not_found("Not Found"))
         .method_not_allowed_fallback(async || {
             Failure::new(StatusCode::METHOD_NOT_ALLOWED, "Method Not Allowed")

@@ -300,8 +300,8 @@ impl Life {
 
     /// Reads what is still in the pipes and writes the last event.
     async fn finish(mut self, timeout: f64) -> io::Result<()> {
-        drain(&mut self.stdout, Stream::Stdout, &mut self.recorder);
-        drain(&mut self.stderr, Stream::Stderr, &mut self.recorder);
+        drain(self.stdout.as_ref(), Stream::Stdout, &mut self.recorder);
+        drain(self.stderr.as_ref(), Stream::Stderr, &mut self.recorder);
         for pipe in [self.stdout.take(), self.stderr.take()]
             .into_iter()
             .flatten()
@@ -337,35 +337,31 @@ async fn readable(pipe: Option<&pipe::Receiver>) {
     }
 }
 
-/// Reads once; at the end the pipe is gone. Returns how much was read.
-fn read(pipe: &mut Option<pipe::Receiver>, stream: Stream, recorder: &mut Recorder) -> usize {
+/// Reads once; at the end the pipe is gone.
+fn read(pipe: &mut Option<pipe::Receiver>, stream: Stream, recorder: &mut Recorder) {
     let mut buffer = [0; 64 << 10];
-    let result = pipe.as_ref().map(|pipe| pipe.try_read(&mut buffer));
-    match result {
-        Some(Ok(length @ 1..)) => {
-            recorder.push(stream, &buffer[..length]);
-            length
-        }
-        Some(Err(error)) if error.kind() == io::ErrorKind::WouldBlock => 0,
-        _ => {
-            *pipe = None;
-            0
-        }
+    match pipe.as_ref().map(|pipe| pipe.try_read(&mut buffer)) {
+        Some(Ok(length @ 1..)) => recorder.push(stream, &buffer[..length]),
+        Some(Err(error)) if error.kind() == io::ErrorKind::WouldBlock => {}
+        _ => *pipe = None,
     }
 }
 
 /// Reads what is in the pipe now, and not what others go on to write.
-fn drain(pipe: &mut Option<pipe::Receiver>, stream: Stream, recorder: &mut Recorder) {
-    let available = pipe.as_ref().map(rustix::io::ioctl_fionread);
-    let mut left = match available {
-        Some(Ok(available)) => usize::try_from(available).unwrap_or(0),
-        _ => 0,
-    };
-    loop {
-        let length = read(pipe, stream, recorder);
-        left = left.saturating_sub(length);
-        if length == 0 || left == 0 {
-            return;
+///
+/// Asks the system itself: the runtime may not have heard yet that there is something.
+fn drain(pipe: Option<&pipe::Receiver>, stream: Stream, recorder: &mut Recorder) {
+    let Some(pipe) = pipe else { return };
+    let available = rustix::io::ioctl_fionread(pipe).unwrap_or(0);
+    let mut left = usize::try_from(available).unwrap_or(0);
+    let mut buffer = [0; 64 << 10];
+    while left > 0 {
+        match rustix::io::read(pipe, &mut buffer) {
+            Ok(length @ 1..) => {
+                recorder.push(stream, &buffer[..length]);
+                left = left.saturating_sub(length);
+            }
+            _ => return,
         }
     }
 }
