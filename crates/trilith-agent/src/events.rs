@@ -179,29 +179,23 @@ impl Events {
     /// Returns a page of events, and the number that the next page begins with.
     pub(crate) fn search(&self, filter: &Filter) -> (Vec<Event>, Option<u64>) {
         let list = self.list();
-        match filter.command {
-            Some(command) => {
-                let record = list.commands.get(&command);
-                let numbers = record.map_or(&[][..], |record| &record.outputs);
-                let numbers = match (filter.page, filter.newest_first) {
-                    (None, _) => numbers,
-                    (Some(page), false) => &numbers[numbers.partition_point(|n| *n < page)..],
-                    (Some(page), true) => &numbers[..numbers.partition_point(|n| *n <= page)],
-                };
-                page(
-                    numbers.iter().filter_map(|number| list.events.get(number)),
-                    filter,
-                )
-            }
-            None => {
-                let range = match (filter.page, filter.newest_first) {
-                    (None, _) => (Bound::Unbounded, Bound::Unbounded),
-                    (Some(page), false) => (Bound::Included(page), Bound::Unbounded),
-                    (Some(page), true) => (Bound::Unbounded, Bound::Included(page)),
-                };
-                page(list.events.range(range).map(|(_, event)| event), filter)
-            }
+        if let Some(command) = filter.command {
+            let record = list.commands.get(&command);
+            let numbers = record.map_or(&[][..], |record| &record.outputs);
+            let numbers = match (filter.page, filter.newest_first) {
+                (None, _) => numbers,
+                (Some(page), false) => &numbers[numbers.partition_point(|n| *n < page)..],
+                (Some(page), true) => &numbers[..numbers.partition_point(|n| *n <= page)],
+            };
+            let events = numbers.iter().filter_map(|number| list.events.get(number));
+            return page(events, filter);
         }
+        let range = match (filter.page, filter.newest_first) {
+            (None, _) => (Bound::Unbounded, Bound::Unbounded),
+            (Some(page), false) => (Bound::Included(page), Bound::Unbounded),
+            (Some(page), true) => (Bound::Unbounded, Bound::Included(page)),
+        };
+        page(list.events.range(range).map(|(_, event)| event), filter)
     }
 
     /// Returns the event `id`.

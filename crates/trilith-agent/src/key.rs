@@ -45,7 +45,7 @@ pub(crate) fn is_secret(name: &[u8]) -> bool {
 
 /// Returns the keys in `variables`, one in each line: those of all slots, or else the single one.
 pub(crate) fn from_variables<'a>(
-    variables: impl Iterator<Item = (&'a [u8], &'a [u8])> + Clone,
+    variables: &(impl Iterator<Item = (&'a [u8], &'a [u8])> + Clone),
 ) -> Vec<u8> {
     let named = |wanted: fn(&[u8]) -> bool| {
         let values = variables.clone().filter(move |(name, _)| wanted(name));
@@ -87,7 +87,7 @@ mod tests {
     fn slots_come_before_the_single_key() {
         let of = |variables: &[(&str, &str)]| {
             let variables = variables.iter().map(|(n, v)| (n.as_bytes(), v.as_bytes()));
-            String::from_utf8(from_variables(variables)).unwrap()
+            String::from_utf8(from_variables(&variables)).unwrap()
         };
         let single = ("SESSION_API_KEY", "old");
         assert_eq!(of(&[single]), "old");

@@ -106,7 +106,7 @@ fn load_keys(options: &Options) -> Result<Vec<u8>, String> {
     let Some(path) = &options.key_file else {
         let variables: Vec<(OsString, OsString)> = std::env::vars_os().collect();
         let variables = variables.iter().map(|(n, v)| (n.as_bytes(), v.as_bytes()));
-        return Ok(key::from_variables(variables));
+        return Ok(key::from_variables(&variables));
     };
     let mut text = Vec::new();
     let read = if path == Path::new("-") {

@@ -1,4 +1,4 @@
-//! Arguments of the program. The ones OpenHands' own server knows mean the same here.
+//! Arguments of the program. The ones that the server of `OpenHands` knows mean the same here.
 
 use std::ffi::OsString;
 use std::net::IpAddr;

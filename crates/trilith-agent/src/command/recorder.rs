@@ -124,7 +124,7 @@ impl Recorder {
                         stored,
                         stdout: out,
                         stderr: err,
-                    })
+                    });
                 }
                 Err(failure) => self.lose(&failure, (out + err) as u64),
             }
@@ -135,8 +135,8 @@ impl Recorder {
         }
         let note = match (&self.lost, exit_code) {
             (Some(loss), Some(_)) => {
-                let lost = format!("[{} bytes of output lost: {}]", loss.bytes, loss.reason);
-                Some(note.map_or(lost.clone(), |note| format!("{lost}\n{note}")))
+                let told = format!("[{} bytes of output lost: {}]", loss.bytes, loss.reason);
+                Some(note.map_or(told.clone(), |note| format!("{told}\n{note}")))
             }
             _ => note,
         };

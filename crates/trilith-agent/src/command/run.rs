@@ -24,6 +24,9 @@ use crate::process::{Child, Children, Exit, Group, Program};
 /// How long a command has between SIGTERM and SIGKILL.
 const GRACE: Duration = Duration::from_secs(1);
 
+/// How much is read at once, in bytes.
+const READ: usize = 16 << 10;
+
 /// How many commands may run at a time.
 const RUNNING: usize = 1024;
 
@@ -339,7 +342,7 @@ async fn readable(pipe: Option<&pipe::Receiver>) {
 
 /// Reads once; at the end the pipe is gone.
 fn read(pipe: &mut Option<pipe::Receiver>, stream: Stream, recorder: &mut Recorder) {
-    let mut buffer = [0; 64 << 10];
+    let mut buffer = [0; READ];
     match pipe.as_ref().map(|pipe| pipe.try_read(&mut buffer)) {
         Some(Ok(length @ 1..)) => recorder.push(stream, &buffer[..length]),
         Some(Err(error)) if error.kind() == io::ErrorKind::WouldBlock => {}
@@ -354,7 +357,7 @@ fn drain(pipe: Option<&pipe::Receiver>, stream: Stream, recorder: &mut Recorder)
     let Some(pipe) = pipe else { return };
     let available = rustix::io::ioctl_fionread(pipe).unwrap_or(0);
     let mut left = usize::try_from(available).unwrap_or(0);
-    let mut buffer = [0; 64 << 10];
+    let mut buffer = [0; READ];
     while left > 0 {
         match rustix::io::read(pipe, &mut buffer) {
             Ok(length @ 1..) => {

@@ -1,6 +1,6 @@
 //! What there is: one file, or the files of a directory, a page at a time.
 
-use std::collections::BTreeMap;
+use std::collections::BTreeSet;
 use std::ffi::OsString;
 use std::os::fd::AsFd;
 use std::os::unix::ffi::{OsStrExt as _, OsStringExt as _};
@@ -54,7 +54,7 @@ pub(super) fn list(root: &Root, path: &Path, first: &[u8], limit: usize) -> Outc
     let dir = root.open(path, OFlags::RDONLY | OFlags::DIRECTORY)?;
     let fail = |error| failure("list", path, error);
     // Never more names than are wanted, however many there are.
-    let mut names = BTreeMap::new();
+    let mut names = BTreeSet::new();
     for entry in Dir::read_from(&dir).map_err(fail)? {
         let entry = entry.map_err(fail)?;
         let name = entry.file_name().to_bytes();
@@ -62,7 +62,7 @@ pub(super) fn list(root: &Root, path: &Path, first: &[u8], limit: usize) -> Outc
         if name == "." || name == ".." || is_stage(&name) || name.as_bytes() < first {
             continue;
         }
-        names.insert(name, ());
+        names.insert(name);
         if names.len() > limit + 1 {
             names.pop_last();
         }
@@ -72,8 +72,8 @@ pub(super) fn list(root: &Root, path: &Path, first: &[u8], limit: usize) -> Outc
     } else {
         None
     };
-    let next_page_id = next.map(|(name, ())| name.to_string_lossy().into_owned());
-    let found = names.into_keys().filter_map(|name| {
+    let next_page_id = next.map(|name| name.to_string_lossy().into_owned());
+    let found = names.into_iter().filter_map(|name| {
         // It may be gone by now.
         let found = statat(dir.as_fd(), &name, AtFlags::SYMLINK_NOFOLLOW).ok()?;
         let target = readlinkat(dir.as_fd(), &name, Vec::new()).ok();

@@ -171,12 +171,11 @@ fn parameter(list: &str, wanted: &str) -> Option<String> {
     loop {
         let (name, tail) = rest.split_once('=')?;
         let name = name.trim_matches([' ', '\t', ';']);
-        let (value, tail) = match tail.trim_start().strip_prefix('"') {
-            Some(quoted) => unquote(quoted)?,
-            None => {
-                let end = tail.find(';').unwrap_or(tail.len());
-                (tail[..end].trim().to_owned(), &tail[end..])
-            }
+        let (value, tail) = if let Some(quoted) = tail.trim_start().strip_prefix('"') {
+            unquote(quoted)?
+        } else {
+            let end = tail.find(';').unwrap_or(tail.len());
+            (tail[..end].trim().to_owned(), &tail[end..])
         };
         if name.eq_ignore_ascii_case(wanted) {
             return Some(value);
@@ -254,7 +253,7 @@ mod tests {
             (b"--x y--", "the body has no part named `file`"),
             (b"--x yz\r\n", "a boundary is not at the end of a line"),
             (
-                &[&b"--x y\r\n"[..], &[b'a'; HEAD + 1]].concat(),
+                &[&b"--x y\r\n"[..], &vec![b'a'; HEAD + 1]].concat(),
                 "the head of a part is too long",
             ),
         ] {

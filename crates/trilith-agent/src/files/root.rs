@@ -8,6 +8,7 @@ use std::ffi::OsString;
 use std::fs::File;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::ffi::OsStringExt as _;
 use std::path::{Component, Path, PathBuf};
 
 use rustix::fs::{CWD, Mode, OFlags, ResolveFlags, mkdirat, openat, openat2, readlinkat};
@@ -75,7 +76,7 @@ impl Root {
             };
             match readlinkat(&entry.dir, &entry.name, Vec::new()) {
                 Ok(target) => {
-                    let target = PathBuf::from(OsString::from(lossless(target.into_bytes())));
+                    let target = OsString::from_vec(target.into_bytes());
                     path = parent.join(target);
                 }
                 Err(_) => return Ok(entry),
@@ -130,11 +131,6 @@ impl Root {
             },
         }
     }
-}
-
-fn lossless(bytes: Vec<u8>) -> OsString {
-    use std::os::unix::ffi::OsStringExt as _;
-    OsString::from_vec(bytes)
 }
 
 fn outside(path: &Path) -> Failure {
