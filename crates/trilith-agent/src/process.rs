@@ -13,7 +13,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use rustix::process::{
     Pid, PidfdFlags, Signal, WaitOptions, WaitStatus, kill_process_group, pidfd_open,
-    pidfd_send_signal, test_kill_process_group, waitpid,
+    pidfd_send_signal, test_kill_process_group, wait, waitpid,
 };
 use tokio::net::unix::pipe;
 use tokio::sync::oneshot;
@@ -170,7 +170,7 @@ impl Children {
         }
         // Another's child must not be taken for an orphan.
         while state.starting == 0 {
-            match waitpid(None, WaitOptions::NOHANG) {
+            match wait(WaitOptions::NOHANG) {
                 Ok(Some((pid, status))) => state.tell(pid, status),
                 _ => break,
             }

@@ -74,9 +74,71 @@ fn try_request(
     path: &str,
     headers: &[(&str, &str)],
 ) -> std::io::Result<Response> {
+    try_open(host, method, path, headers, b"")?.try_read()
+}
+
+/// An answer whose body is still to be read.
+#[derive(Debug)]
+pub struct Answer {
+    /// Status code.
+    pub status: u16,
+    headers: Vec<(String, String)>,
+    rest: std::io::Cursor<Vec<u8>>,
+    stream: TcpStream,
+}
+
+impl Answer {
+    /// Reads the rest.
+    ///
+    /// # Panics
+    /// When the server is silent for half a minute.
+    #[must_use]
+    pub fn read_all(self) -> Response {
+        self.try_read()
+            .unwrap_or_else(|error| panic!("an answer is cut off: {error}"))
+    }
+
+    fn try_read(mut self) -> std::io::Result<Response> {
+        let mut body = Vec::new();
+        self.read_to_end(&mut body)?;
+        Ok(Response {
+            status: self.status,
+            headers: self.headers,
+            body,
+        })
+    }
+}
+
+impl Read for Answer {
+    fn read(&mut self, buffer: &mut [u8]) -> std::io::Result<usize> {
+        match self.rest.read(buffer)? {
+            0 => self.stream.read(buffer),
+            length => Ok(length),
+        }
+    }
+}
+
+/// Sends one request with a body and returns the answer as soon as its head is there.
+///
+/// # Panics
+/// As [`request`] does.
+#[must_use]
+pub fn open(host: &str, method: &str, path: &str, headers: &[(&str, &str)], body: &[u8]) -> Answer {
+    try_open(host, method, path, headers, body)
+        .unwrap_or_else(|error| panic!("{method} `http://{host}{path}` failed: {error}"))
+}
+
+fn try_open(
+    host: &str,
+    method: &str,
+    path: &str,
+    headers: &[(&str, &str)],
+    body: &[u8],
+) -> std::io::Result<Answer> {
     let mut stream = TcpStream::connect(host)?;
     stream.set_read_timeout(Some(Duration::from_secs(30)))?;
     let mut head = format!("{method} {path} HTTP/1.0\r\nHost: {host}\r\n");
+    head.extend((!body.is_empty()).then(|| format!("Content-Length: {}\r\n", body.len())));
     head.extend(
         headers
             .iter()
@@ -84,14 +146,19 @@ fn try_request(
     );
     head.push_str("\r\n");
     stream.write_all(head.as_bytes())?;
-    let (head, mut body) = read_head(Vec::new(), &mut stream)?;
-    stream.read_to_end(&mut body)?;
+    // A server may answer before it has read everything.
+    let sent = stream.write_all(body);
+    let (head, rest) = match read_head(Vec::new(), &mut stream) {
+        Ok(read) => read,
+        Err(error) => return Err(sent.err().unwrap_or(error)),
+    };
     let (line, headers) = parse_head(&head);
     let status = parse_status(&line).ok_or_else(|| std::io::Error::other(line.clone()))?;
-    Ok(Response {
+    Ok(Answer {
         status,
         headers,
-        body,
+        rest: std::io::Cursor::new(rest),
+        stream,
     })
 }
 
