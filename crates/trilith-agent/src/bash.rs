@@ -44,6 +44,10 @@ pub(crate) fn routes() -> Router<Agent> {
         .route("/bash_commands/{id}/events", get(follow))
         .route("/bash_commands/{id}/output", get(output))
         .route("/bash_commands/{id}/stdin", post(stdin))
+        .route("/sessions", post(open_session).get(sessions))
+        .route("/sessions/{id}", delete(close_session))
+        .route("/sessions/{id}/start", post(start_in_session))
+        .route("/sessions/{id}/execute", post(execute_in_session))
 }
 
 async fn start(State(agent): State<Agent>, body: Body) -> Outcome<Response> {
@@ -55,6 +59,11 @@ async fn start(State(agent): State<Agent>, body: Body) -> Outcome<Response> {
 async fn execute(State(agent): State<Agent>, body: Body) -> Outcome<Response> {
     let request = Request::parse(&read_document(body).await?)?;
     let command = agent.commands.start(request)?.id;
+    output_of(&agent, command).await
+}
+
+/// Waits for the end of a command and returns all of its output.
+async fn output_of(agent: &Agent, command: Id) -> Outcome<Response> {
     agent.commands.wait(command).await;
     let outputs = agent
         .commands
@@ -340,7 +349,7 @@ async fn stdin(
     body: Body,
 ) -> Outcome<Response> {
     let id = parse_id(&id)?;
-    let running = agent.commands.running(id).ok_or_else(no_command)?;
+    let running = agent.commands.get(id).ok_or_else(no_command)?;
     let mut chunks = body::Body::into_data_stream(body);
     while let Some(chunk) = chunks.next().await {
         let chunk = chunk.map_err(|error| Failure::bad(error.to_string()))?;
@@ -348,7 +357,50 @@ async fn stdin(
         written.map_err(|_| Failure::conflict("the command reads no standard input"))?;
     }
     if close {
-        running.close().await;
+        running.close();
     }
     Ok(json_response(json!({ "success": true }).to_string()))
+}
+
+/// Starts a shell that stays, in a directory and with variables.
+async fn open_session(State(agent): State<Agent>, body: Body) -> Outcome<Response> {
+    let request = Request::parse_place(&read_document(body).await?)?;
+    let id = agent
+        .commands
+        .sessions
+        .open(&agent.commands, &request)
+        .await?;
+    Ok(json_response(
+        json!({ "id": id, "kind": "BashSession" }).to_string(),
+    ))
+}
+
+async fn sessions(State(agent): State<Agent>) -> Response {
+    let ids = agent.commands.sessions.ids();
+    json_response(json!({ "items": ids }).to_string())
+}
+
+async fn close_session(State(agent): State<Agent>, Path(id): Path<String>) -> Outcome<Response> {
+    agent.commands.sessions.close(parse_id(&id)?)?;
+    Ok(json_response(json!({ "success": true }).to_string()))
+}
+
+async fn start_in_session(
+    State(agent): State<Agent>,
+    Path(id): Path<String>,
+    body: Body,
+) -> Outcome<Response> {
+    let request = Request::parse(&read_document(body).await?)?;
+    let event = agent.commands.start_in(parse_id(&id)?, request)?;
+    Ok(json_response(document::command(&event).to_string()))
+}
+
+async fn execute_in_session(
+    State(agent): State<Agent>,
+    Path(id): Path<String>,
+    body: Body,
+) -> Outcome<Response> {
+    let request = Request::parse(&read_document(body).await?)?;
+    let command = agent.commands.start_in(parse_id(&id)?, request)?.id;
+    output_of(&agent, command).await
 }

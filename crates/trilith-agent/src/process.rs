@@ -236,6 +236,16 @@ impl Group {
         }
     }
 
+    /// Signals all processes of the command but the first, as far as they are found.
+    pub(crate) fn signal_others(&self, signal: Signal) {
+        for (pid, process) in marked(&self.mark) {
+            if pid != self.leader {
+                let _ = pidfd_send_signal(&process, signal);
+                let _ = pidfd_send_signal(&process, Signal::CONT);
+            }
+        }
+    }
+
     /// Returns whether no process of the command is left, as far as can be told.
     pub(crate) fn is_gone(&self) -> bool {
         test_kill_process_group(self.leader).is_err() && marked(&self.mark).is_empty()
@@ -243,13 +253,13 @@ impl Group {
 }
 
 fn signal_marked(prefix: &str, signal: Signal) {
-    for process in marked(prefix) {
+    for (_, process) in marked(prefix) {
         let _ = pidfd_send_signal(process, signal);
     }
 }
 
 /// Returns the processes whose mark begins with `prefix`, by looking at all there are. None without `/proc`.
-fn marked(prefix: &str) -> Vec<OwnedFd> {
+fn marked(prefix: &str) -> Vec<(Pid, OwnedFd)> {
     let wanted = format!("{MARK}={prefix}");
     let entries = fs::read_dir("/proc").into_iter().flatten().flatten();
     let is_marked = |entry: fs::DirEntry| {
@@ -266,7 +276,7 @@ fn marked(prefix: &str) -> Vec<OwnedFd> {
         let mut variables = environment.split(|byte| *byte == 0);
         variables
             .any(|variable| variable.starts_with(wanted.as_bytes()))
-            .then_some(process)
+            .then_some((pid, process))
     };
     entries.filter_map(is_marked).collect()
 }

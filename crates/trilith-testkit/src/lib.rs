@@ -41,4 +41,4 @@ pub use project::{Project, pypi_sdist};
 pub use proxy::{Fault, FaultProxy, Rule};
 pub use registry::{Manifest, Registry, RegistryOptions};
 pub use rootless::Rootless;
-pub use trixie::trixie_engines;
+pub use trixie::{inside, trixie_client, trixie_engines};

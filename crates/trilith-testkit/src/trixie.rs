@@ -1,6 +1,7 @@
-//! The engines of a newer Debian: a root file system of trixie, to be entered by chroot.
+//! A newer Debian: root file systems of trixie with its engines, and with its Python and the SDK of
+//! `OpenHands`, to be entered by chroot.
 //!
-//! Made once per target directory and shared, so nothing may be written into it: whoever enters
+//! Each is made once per target directory and shared, so nothing may be written into it: whoever enters
 //! it mounts something over it to write to, in a mount namespace of its own.
 
 use std::fs::{self, Permissions};
@@ -11,8 +12,11 @@ use std::process::Command;
 use crate::cache::cached;
 use crate::command::assert_success;
 
-/// What is installed besides the essential packages.
-const PACKAGES: &str = "busybox-static,ca-certificates,crun,docker-buildx,docker-cli,docker.io,\
+/// The version of the SDK of `OpenHands`.
+const SDK: &str = "1.58.2";
+
+/// What the engines are made of, besides the essential packages.
+const ENGINES: &str = "busybox-static,ca-certificates,crun,docker-buildx,docker-cli,docker.io,\
     fuse-overlayfs,iptables,netavark,podman,runc,uidmap";
 
 /// Returns the root file system of a Debian trixie with Docker 26.1, docker-buildx 0.13 and
@@ -22,14 +26,75 @@ const PACKAGES: &str = "busybox-static,ca-certificates,crun,docker-buildx,docker
 #[must_use]
 pub fn trixie_engines() -> PathBuf {
     cached("trixie-engines", |path| {
-        assert_success(
-            Command::new("mmdebstrap")
-                .args(["--quiet", "--format=directory", "--variant=minbase"])
-                .arg(format!("--include={PACKAGES}"))
-                .arg("trixie")
-                .arg(path),
-        );
+        bootstrap(ENGINES, path);
     })
+}
+
+/// Returns the root file system of a Debian trixie with Python 3.13, git, and the packages
+/// `openhands-sdk` and `openhands-workspace` of the Python Package Index in `/opt/client`.
+///
+/// Made by mmdebstrap and pip once per target directory, in two to three minutes.
+#[must_use]
+pub fn trixie_client() -> PathBuf {
+    cached(&format!("trixie-client-{SDK}"), |path| {
+        bootstrap("ca-certificates,git,python3", path);
+        let wheels = tempfile::tempdir().expect("cannot create a temporary directory");
+        // The machine's pip knows how to reach the index; the root file system does not.
+        let mut pip = Command::new("python3");
+        pip.args(["-m", "pip", "download", "--quiet", "--no-cache-dir"])
+            .args(["--disable-pip-version-check", "--only-binary", ":all:"])
+            .args(["--python-version", "3.13", "--implementation", "cp"])
+            .args(["--abi", "cp313", "--abi", "abi3", "--abi", "none"]);
+        for platform in ["1", "2010", "2014", "_2_17", "_2_28", "_2_34"] {
+            pip.args(["--platform", &format!("manylinux{platform}_x86_64")]);
+        }
+        pip.args(["--platform", "any", "--dest"]).arg(wheels.path());
+        assert_success(
+            pip.args(["openhands-sdk", "openhands-workspace"].map(|name| format!("{name}=={SDK}"))),
+        );
+        let unpack = "import glob, sys, zipfile\n\
+            for wheel in glob.glob(sys.argv[1] + '/*.whl'):\n    \
+            zipfile.ZipFile(wheel).extractall(sys.argv[2])";
+        let mut python = Command::new("python3");
+        python.args(["-c", unpack]).arg(wheels.path());
+        assert_success(python.arg(path.join("opt/client")));
+    })
+}
+
+fn bootstrap(packages: &str, path: &Path) {
+    assert_success(
+        Command::new("mmdebstrap")
+            .args(["--quiet", "--format=directory", "--variant=minbase"])
+            .arg(format!("--include={packages}"))
+            .arg("trixie")
+            .arg(path),
+    );
+}
+
+/// Returns a command that runs what is added to it in the root file system `root`, with the
+/// files of the directory `added` in `/added` and this machine's processes and devices.
+///
+/// What it writes is in memory, and gone with it, as are its mounts; `scratch` is an empty directory for them.
+#[must_use]
+pub fn inside(root: &Path, added: &Path, scratch: &Path) -> Command {
+    let script = r#"
+lower=$1
+added=$2
+shift 2
+mount -t tmpfs none "$0"
+cd "$0"
+mkdir upper work root
+mount -t overlay -o "lowerdir=$lower,upperdir=upper,workdir=work" none root
+mkdir -p root/proc root/dev root/added root/tmp
+mount --rbind /proc root/proc
+mount --rbind /dev root/dev
+cp -R "$added/." root/added
+exec chroot root "$@"
+"#;
+    let mut command = Command::new("unshare");
+    command.args(["--mount", "--propagation", "private", "sh", "-euc"]);
+    command.arg(script).arg(scratch).arg(root).arg(added);
+    command
 }
 
 /// Writes a script to `script` that runs `program` in [`trixie_engines`], with this machine's

@@ -2,6 +2,7 @@
 
 mod recorder;
 mod run;
+mod session;
 
 use std::collections::BTreeMap;
 
@@ -43,13 +44,18 @@ fn default_timeout() -> f64 {
 impl Request {
     /// Parses and checks a request.
     pub(crate) fn parse(document: &[u8]) -> Outcome<Self> {
+        let request = Self::parse_place(document)?;
+        match (&request.command, &request.argv) {
+            (Some(_), None) => Ok(request),
+            (None, Some(argv)) if !argv.is_empty() => Ok(request),
+            _ => Err(Failure::invalid("either `command` or `argv` is needed")),
+        }
+    }
+
+    /// Parses and checks a request that need not have a command.
+    pub(crate) fn parse_place(document: &[u8]) -> Outcome<Self> {
         let request: Self = serde_json::from_slice(document)
             .map_err(|error| Failure::invalid(error.to_string()))?;
-        match (&request.command, &request.argv) {
-            (Some(_), None) => {}
-            (None, Some(argv)) if !argv.is_empty() => {}
-            _ => return Err(Failure::invalid("either `command` or `argv` is needed")),
-        }
         // More than a century is no timeout, and does not fit into the clock's types.
         if !(0.0..=4e9).contains(&request.timeout) {
             return Err(Failure::invalid("`timeout` is out of range"));

@@ -62,6 +62,10 @@ impl Recorder {
         }
     }
 
+    pub(crate) fn command(&self) -> Id {
+        self.command
+    }
+
     /// Takes what was read.
     pub(crate) fn push(&mut self, stream: Stream, bytes: &[u8]) {
         let length = bytes.len() as u64;

@@ -6,15 +6,16 @@
 use std::collections::HashMap;
 use std::future::pending;
 use std::io;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use rustix::process::Signal;
 use tokio::net::unix::pipe;
-use tokio::sync::{Mutex as AsyncMutex, Notify, oneshot};
+use tokio::sync::{Notify, oneshot, watch};
 use tokio::time::{Instant, sleep_until};
 
 use super::recorder::{Recorder, Stream};
+use super::session::Sessions;
 use super::{Request, no_shell, shell};
 use crate::events::{Event, Events, finished};
 use crate::failure::{Failure, Outcome};
@@ -22,7 +23,7 @@ use crate::id::Id;
 use crate::process::{Child, Children, Exit, Group, Program};
 
 /// How long a command has between SIGTERM and SIGKILL.
-const GRACE: Duration = Duration::from_secs(1);
+pub(super) const GRACE: Duration = Duration::from_secs(1);
 
 /// How much is read at once, in bytes.
 const READ: usize = 16 << 10;
@@ -35,39 +36,62 @@ const RUNNING: usize = 1024;
 pub(crate) struct Commands {
     pub(crate) events: Arc<Events>,
     pub(crate) children: Arc<Children>,
+    pub(crate) sessions: Sessions,
     running: Mutex<HashMap<Id, Arc<Running>>>,
 }
 
 /// What can be done with a command that runs.
 #[derive(Debug, Default)]
 pub(crate) struct Running {
-    stop: Notify,
-    /// Present between the start and the end of standard input.
-    stdin: AsyncMutex<Option<pipe::Sender>>,
+    pub(super) stop: Notify,
+    stdin: watch::Sender<Stdin>,
+}
+
+#[derive(Clone, Debug, Default)]
+enum Stdin {
+    /// The command is not started yet.
+    #[default]
+    Early,
+    Open(Arc<pipe::Sender>),
+    Closed,
+}
+
+impl From<Option<pipe::Sender>> for Stdin {
+    fn from(pipe: Option<pipe::Sender>) -> Self {
+        pipe.map_or(Self::Closed, |pipe| Self::Open(Arc::new(pipe)))
+    }
 }
 
 impl Running {
     /// Writes `bytes` to the command, as fast as it reads.
-    pub(crate) async fn write(&self, mut bytes: &[u8]) -> io::Result<()> {
-        let stdin = self.stdin.lock().await;
-        let Some(pipe) = stdin.as_ref() else {
-            return Err(io::ErrorKind::BrokenPipe.into());
-        };
-        while !bytes.is_empty() {
-            pipe.writable().await?;
-            match pipe.try_write(bytes) {
-                Ok(written) => bytes = &bytes[written..],
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
-                Err(error) => return Err(error),
-            }
+    pub(crate) async fn write(&self, bytes: &[u8]) -> io::Result<()> {
+        let mut stdin = self.stdin.subscribe();
+        let stdin = stdin.wait_for(|stdin| !matches!(stdin, Stdin::Early)).await;
+        // Not kept locked, or it could not be closed.
+        let stdin = stdin.map(|stdin| stdin.clone()).map_err(io::Error::other)?;
+        match stdin {
+            Stdin::Open(pipe) => write(&pipe, bytes).await,
+            Stdin::Early | Stdin::Closed => Err(io::ErrorKind::BrokenPipe.into()),
         }
-        Ok(())
     }
 
-    /// Ends standard input.
-    pub(crate) async fn close(&self) {
-        *self.stdin.lock().await = None;
+    /// Ends standard input, once what is being written to it is written.
+    pub(crate) fn close(&self) {
+        self.stdin.send_replace(Stdin::Closed);
     }
+}
+
+/// Writes all of `bytes`, as fast as they are read.
+pub(super) async fn write(pipe: &pipe::Sender, mut bytes: &[u8]) -> io::Result<()> {
+    while !bytes.is_empty() {
+        pipe.writable().await?;
+        match pipe.try_write(bytes) {
+            Ok(written) => bytes = &bytes[written..],
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(())
 }
 
 impl Commands {
@@ -75,45 +99,55 @@ impl Commands {
         Self {
             events: Arc::new(events),
             children: Arc::new(children),
+            sessions: Sessions::default(),
             running: Mutex::default(),
         }
     }
 
     /// Starts a command and returns its event. Whether it could be started is in its output.
     pub(crate) fn start(self: &Arc<Self>, request: Request) -> Outcome<Event> {
+        let own = request.clone();
+        self.register(request, async move |commands, recorder, running| {
+            commands.run(&own, &running, recorder).await
+        })
+    }
+
+    /// Records a command and has `live` live its life.
+    pub(super) fn register<F, L>(self: &Arc<Self>, request: Request, live: L) -> Outcome<Event>
+    where
+        F: Future<Output = io::Result<()>> + Send + 'static,
+        L: FnOnce(Arc<Self>, Recorder, Arc<Running>) -> F,
+    {
         let id = Id::random().map_err(Failure::internal)?;
         let running = Arc::new(Running::default());
         {
-            let mut all = self.running.lock().unwrap_or_else(PoisonError::into_inner);
+            let mut all = self.running();
             if all.len() >= RUNNING {
                 let status = axum::http::StatusCode::TOO_MANY_REQUESTS;
-                return Err(Failure::new(
-                    status,
-                    format!("{RUNNING} commands run already"),
-                ));
+                let reason = format!("{RUNNING} commands run already");
+                return Err(Failure::new(status, reason));
             }
             all.insert(id, Arc::clone(&running));
         }
-        let request = Arc::new(request);
-        let event = self.events.start(id, Arc::clone(&request));
+        let event = self.events.start(id, Arc::new(request));
+        let recorder = Recorder::new(Arc::clone(&self.events), id);
+        let lived = live(Arc::clone(self), recorder, running);
         let commands = Arc::clone(self);
         tokio::spawn(async move {
-            let recorder = Recorder::new(Arc::clone(&commands.events), id);
             // A failure to record is one of the random number generator; nobody is to be told.
-            let _ = commands.run(id, &request, &running, recorder).await;
-            let mut all = commands
-                .running
-                .lock()
-                .unwrap_or_else(PoisonError::into_inner);
-            all.remove(&id);
+            let _ = lived.await;
+            commands.running().remove(&id);
         });
         Ok(event)
     }
 
+    fn running(&self) -> MutexGuard<'_, HashMap<Id, Arc<Running>>> {
+        self.running.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     /// Returns the command `id` if it runs.
-    pub(crate) fn running(&self, id: Id) -> Option<Arc<Running>> {
-        let all = self.running.lock().unwrap_or_else(PoisonError::into_inner);
-        all.get(&id).cloned()
+    pub(crate) fn get(&self, id: Id) -> Option<Arc<Running>> {
+        self.running().get(&id).cloned()
     }
 
     /// Waits for the end of the command `id`.
@@ -125,7 +159,7 @@ impl Commands {
 
     /// Ends the command `id` and waits for its end; false when there is none.
     pub(crate) async fn stop(&self, id: Id) -> bool {
-        if let Some(running) = self.running(id) {
+        if let Some(running) = self.get(id) {
             running.stop.notify_one();
             self.wait(id).await;
             return true;
@@ -135,7 +169,6 @@ impl Commands {
 
     async fn run(
         &self,
-        id: Id,
         request: &Request,
         running: &Running,
         recorder: Recorder,
@@ -151,10 +184,8 @@ impl Commands {
             cwd: request.cwd.clone(),
             env: request.env.clone().into_iter().collect(),
             stdin: request.stdin,
-            command: id,
+            command: recorder.command(),
         };
-        // Standard input that comes early waits for the pipe.
-        let mut stdin = running.stdin.lock().await;
         let mut child = match self.children.spawn(program.clone()).await {
             Ok(child) => child,
             Err(error) => {
@@ -162,12 +193,11 @@ impl Commands {
                 return recorder.finish(code, Some(note)).await;
             }
         };
-        *stdin = child.stdin.take();
-        drop(stdin);
+        running.stdin.send_replace(Stdin::from(child.stdin.take()));
         let ended = Life::new(child, recorder, deadline)
             .live(&running.stop)
             .await;
-        running.close().await;
+        running.close();
         ended.finish(request.timeout).await
     }
 }
@@ -324,7 +354,7 @@ impl Life {
     }
 }
 
-async fn exit(receiver: Option<&mut oneshot::Receiver<Exit>>) -> Exit {
+pub(super) async fn exit(receiver: Option<&mut oneshot::Receiver<Exit>>) -> Exit {
     match receiver {
         // The sender is kept until the process has ended.
         Some(receiver) => receiver.await.unwrap_or(-1),
@@ -332,7 +362,7 @@ async fn exit(receiver: Option<&mut oneshot::Receiver<Exit>>) -> Exit {
     }
 }
 
-async fn readable(pipe: Option<&pipe::Receiver>) {
+pub(super) async fn readable(pipe: Option<&pipe::Receiver>) {
     match pipe {
         // An error shows again when it is read.
         Some(pipe) => drop(pipe.readable().await),
@@ -342,11 +372,22 @@ async fn readable(pipe: Option<&pipe::Receiver>) {
 
 /// Reads once; at the end the pipe is gone.
 fn read(pipe: &mut Option<pipe::Receiver>, stream: Stream, recorder: &mut Recorder) {
+    let take = |bytes: &[u8]| recorder.push(stream, bytes);
+    if pipe.as_ref().is_some_and(|pipe| !try_read(pipe, take)) {
+        *pipe = None;
+    }
+}
+
+/// Reads once, if there is something, and returns whether there may be more.
+pub(super) fn try_read(pipe: &pipe::Receiver, take: impl FnOnce(&[u8])) -> bool {
     let mut buffer = [0; READ];
-    match pipe.as_ref().map(|pipe| pipe.try_read(&mut buffer)) {
-        Some(Ok(length @ 1..)) => recorder.push(stream, &buffer[..length]),
-        Some(Err(error)) if error.kind() == io::ErrorKind::WouldBlock => {}
-        _ => *pipe = None,
+    match pipe.try_read(&mut buffer) {
+        Ok(length @ 1..) => {
+            take(&buffer[..length]);
+            true
+        }
+        Err(error) => error.kind() == io::ErrorKind::WouldBlock,
+        Ok(0) => false,
     }
 }
 
@@ -371,14 +412,10 @@ fn drain(pipe: Option<&pipe::Receiver>, stream: Stream, recorder: &mut Recorder)
 
 /// Reads to the end.
 async fn discard(pipe: pipe::Receiver) {
-    let mut pipe = Some(pipe);
-    while pipe.is_some() {
-        readable(pipe.as_ref()).await;
-        let mut buffer = [0; 4096];
-        match pipe.as_ref().map(|pipe| pipe.try_read(&mut buffer)) {
-            Some(Ok(1..)) => {}
-            Some(Err(error)) if error.kind() == io::ErrorKind::WouldBlock => {}
-            _ => pipe = None,
+    loop {
+        readable(Some(&pipe)).await;
+        if !try_read(&pipe, |_| {}) {
+            return;
         }
     }
 }

@@ -6,6 +6,7 @@ mod commands;
 mod faults;
 mod files;
 mod security;
+mod sessions;
 mod support;
 
 use std::process::Command;
