@@ -82,7 +82,14 @@ fn long_output_comes_whole_and_in_order() {
     let agent = agent(&[]);
     let script = "seq 1 1500000; echo é >&2";
     let expected: String = (1..=1_500_000)
-        .map(|number| format!("{number}\n"))
+        .flat_map(|number: u32| {
+            [
+                number.to_string(),
+                "
+"
+                .to_owned(),
+            ]
+        })
         .collect();
     let command = agent.start(&json!({"command": script}));
     assert_eq!(agent.end_of(&command)["exit_code"], 0);
