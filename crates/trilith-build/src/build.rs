@@ -156,9 +156,7 @@ pub async fn build(
         target: &target,
         options,
     };
-    let existence = |level| builder.existence(job, level);
-    let plan = target::plan_with(&loaded, &target, options.plan, existence);
-    let plan = unless_interrupted(options, plan).await?;
+    let plan = unless_interrupted(options, plan_job(&*builder, job)).await?;
     context.observe(Event::Planned(&plan));
     if options.dry_run {
         let written = match &options.build_folder {
@@ -168,17 +166,40 @@ pub async fn build(
         let report = planned(context, &loaded, &target, plan);
         return Ok(BuildReport { written, ..report });
     }
+    let report = carry_out(&*builder, job, plan).await?;
+    remember(context, &loaded, &report);
+    Ok(report)
+}
+
+/// Makes the plan for `job`.
+///
+/// # Errors
+/// It cannot be told what exists.
+pub(crate) async fn plan_job(builder: &dyn Builder, job: Job<'_>) -> Result<Plan, Error> {
+    let existence = |level| builder.existence(job, level);
+    target::plan_with(job.loaded, job.target, job.options.plan, existence).await
+}
+
+/// Reuses or builds, as `plan` says.
+///
+/// # Errors
+/// As [`build`].
+pub(crate) async fn carry_out(
+    builder: &dyn Builder,
+    job: Job<'_>,
+    plan: Plan,
+) -> Result<BuildReport, Error> {
+    let options = job.options;
     let report = match plan.action.clone() {
         Action::Reuse { level, digest } => {
             if options.engine.load {
                 builder.load(job, level, &digest).await?;
             }
-            planned(context, &loaded, &target, plan)
+            planned(job.context, job.loaded, job.target, plan)
         }
-        Action::Build { from } => build_and_publish(&*builder, job, plan, &from).await?,
+        Action::Build { from } => build_and_publish(builder, job, plan, &from).await?,
     };
-    unless_interrupted(options, name_also(&*builder, job, &report)).await?;
-    remember(context, &loaded, &report);
+    unless_interrupted(options, name_also(builder, job, &report)).await?;
     Ok(report)
 }
 
@@ -261,7 +282,7 @@ async fn name_also(builder: &dyn Builder, job: Job<'_>, report: &BuildReport) ->
 
 async fn load_with_warnings(context: &Context, settings: &Settings) -> Result<Loaded, Error> {
     let loaded = load(context, settings).await?;
-    for warning in &loaded.files.warnings {
+    for warning in &loaded.warnings {
         context.observe(Event::Warning(warning));
     }
     Ok(loaded)

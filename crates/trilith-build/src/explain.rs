@@ -87,7 +87,7 @@ pub async fn explain(
         None => last_document(context, settings)?,
     };
     let loaded = load(context, settings).await?;
-    for warning in &loaded.files.warnings {
+    for warning in &loaded.warnings {
         context.observe(Event::Warning(warning));
     }
     let level = document.level();

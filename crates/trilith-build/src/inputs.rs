@@ -105,37 +105,58 @@ impl FileInputs {
     }
 }
 
-/// Returns the tags of an openhands scheme, which need neither the base nor the layers, and
-/// warnings.
+/// What the openhands schemes hash of a project, whatever the base.
+pub(crate) struct OpenHandsFiles {
+    source: DirHash,
+    lock_files: Vec<Vec<u8>>,
+    /// What the user should know, a sentence each.
+    pub(crate) warnings: Vec<String>,
+}
+
+/// Reads and hashes what the openhands schemes hash.
 ///
 /// # Errors
 /// There is more than one source directory, or the reference fails on it too.
-pub(crate) fn load_openhands_tags(
+pub(crate) fn load_openhands_files(
     settings: &Settings,
     cache: &StatCache,
-) -> Result<(Tags, Vec<String>), Error> {
-    let hash = load_source_hash(settings, cache)?;
-    let mut contents = Vec::new();
+) -> Result<OpenHandsFiles, Error> {
+    let source = load_source_hash(settings, cache)?;
+    let mut lock_files = Vec::new();
     let mut warnings = Vec::new();
     for name in &settings.lock_files.paths {
         match read_if_there(&settings.project.join(name))? {
-            Some(content) => contents.push(content),
+            Some(content) => lock_files.push(content),
             None => warnings.push(missing_lock_file(settings, name)),
         }
     }
-    let inputs = OpenHandsInputs {
-        version: &settings.version,
-        base_image: &settings.base_text,
-        browser: settings.browser,
-        lock_files: contents.iter().map(Vec::as_slice).collect(),
-        source_digest: &hash.digest,
-        suffix: &settings.suffix,
-    };
-    let tags = match settings.scheme {
-        Scheme::OpenHandsV0 => inputs.tags_v0()?,
-        Scheme::OpenHandsV1 | Scheme::Trilith => inputs.tags_v1()?,
-    };
-    Ok((tags, warnings))
+    Ok(OpenHandsFiles {
+        source,
+        lock_files,
+        warnings,
+    })
+}
+
+impl OpenHandsFiles {
+    /// Returns the tags of an openhands scheme, which need neither the base's digest nor the
+    /// layers.
+    ///
+    /// # Errors
+    /// A tag would break the grammar.
+    pub(crate) fn tags(&self, settings: &Settings) -> Result<Tags, Error> {
+        let inputs = OpenHandsInputs {
+            version: &settings.version,
+            base_image: &settings.base_text,
+            browser: settings.browser,
+            lock_files: self.lock_files.iter().map(Vec::as_slice).collect(),
+            source_digest: &self.source.digest,
+            suffix: &settings.suffix,
+        };
+        Ok(match settings.scheme {
+            Scheme::OpenHandsV0 => inputs.tags_v0()?,
+            Scheme::OpenHandsV1 | Scheme::Trilith => inputs.tags_v1()?,
+        })
+    }
 }
 
 /// Hashes the source directory; those of a checkout that is built in parts as one directory that

@@ -14,15 +14,17 @@ use trilith_oci::{BlobSource, Descriptor, ImageStore, Name};
 
 use crate::context::Context;
 use crate::error::Error;
-use crate::inputs::{FileInputs, load_files, load_openhands_tags};
-use crate::recipe::{LoadedDockerfile, load_dockerfile_files};
+use crate::inputs::{FileInputs, OpenHandsFiles, load_files, load_openhands_files};
+use crate::recipe::{DockerfileFiles, LoadedDockerfile, load_dockerfile_files};
 use crate::settings::Settings;
 use crate::target::{Destination, Target};
 
 /// Everything that decides what is built, read and resolved.
 pub(crate) struct Loaded {
     pub(crate) settings: Settings,
-    pub(crate) files: FileInputs,
+    pub(crate) files: Arc<FileInputs>,
+    /// What the user should know, a sentence each.
+    pub(crate) warnings: Vec<String>,
     /// The recipe that an engine builds, where there is one.
     pub(crate) dockerfile: Option<LoadedDockerfile>,
     /// The base; `None` for scratch.
@@ -85,14 +87,31 @@ pub async fn tags(context: &Context, settings: &Settings) -> Result<TagReport, E
         let loaded = load(context, settings).await?;
         return Ok(TagReport {
             tags: loaded.tags,
-            warnings: loaded.files.warnings,
+            warnings: loaded.warnings,
         });
     }
-    let settings = settings.clone();
     let cache = context.stat_cache(&settings.project);
-    let (tags, warnings) =
-        hashing(cache, move |cache| load_openhands_tags(&settings, cache)).await?;
-    Ok(TagReport { tags, warnings })
+    let for_files = settings.clone();
+    let files = hashing(cache, move |cache| load_openhands_files(&for_files, cache)).await?;
+    Ok(TagReport {
+        tags: files.tags(settings)?,
+        warnings: files.warnings,
+    })
+}
+
+/// The files of a project, read and hashed: the same for every base.
+pub(crate) struct ProjectFiles {
+    files: Arc<FileInputs>,
+    openhands: Option<OpenHandsFiles>,
+}
+
+/// The images that a build starts from, pinned.
+#[derive(Clone)]
+pub(crate) struct ResolvedImages {
+    /// The base; `None` for scratch.
+    pub(crate) base: Option<ResolvedImage>,
+    /// Those that layers come from, by reference.
+    layers: BTreeMap<String, ResolvedImage>,
 }
 
 /// Reads and resolves all that `settings` name.
@@ -100,45 +119,81 @@ pub(crate) async fn load(context: &Context, settings: &Settings) -> Result<Loade
     let cache = context.stat_cache(&settings.project);
     let for_files = settings.clone();
     let files = hashing(cache, move |cache| {
-        let files = load_files(&for_files, cache)?;
-        let dockerfile = load_dockerfile_files(&for_files, cache)?;
-        let openhands = match for_files.scheme {
+        let files = project_files(&for_files, cache)?;
+        Ok((files, load_dockerfile_files(&for_files, cache)?))
+    });
+    let images = resolve_images(context, settings);
+    let ((files, dockerfile), images) = tokio::try_join!(files, images)?;
+    assemble(context, settings, &files, dockerfile, images).await
+}
+
+/// Reads and hashes the files that `settings` name, but those of a Dockerfile.
+pub(crate) async fn load_project_files(
+    context: &Context,
+    settings: &Settings,
+) -> Result<ProjectFiles, Error> {
+    let cache = context.stat_cache(&settings.project);
+    let settings = settings.clone();
+    hashing(cache, move |cache| project_files(&settings, cache)).await
+}
+
+fn project_files(settings: &Settings, cache: &StatCache) -> Result<ProjectFiles, Error> {
+    Ok(ProjectFiles {
+        files: Arc::new(load_files(settings, cache)?),
+        openhands: match settings.scheme {
             Scheme::Trilith => None,
             Scheme::OpenHandsV0 | Scheme::OpenHandsV1 => {
-                Some(load_openhands_tags(&for_files, cache)?.0)
+                Some(load_openhands_files(settings, cache)?)
             }
-        };
-        Ok((files, dockerfile, openhands))
-    });
+        },
+    })
+}
+
+/// Asks what the images that `settings` name point to.
+pub(crate) async fn resolve_images(
+    context: &Context,
+    settings: &Settings,
+) -> Result<ResolvedImages, Error> {
     let platform = settings
         .platforms
         .first()
         .cloned()
         .unwrap_or_else(Platform::host);
-    let resolved = async {
-        let base = resolve(context, &settings.base, &platform).await?;
-        let mut images = BTreeMap::new();
-        for reference in settings
-            .layers
-            .iter()
-            .filter_map(|layer| layer.from.as_ref())
-        {
-            let place = Place::Registry(reference.clone());
-            if let Some(image) = resolve(context, &place, &platform).await? {
-                images.insert(reference.to_string(), image);
-            }
+    let base = resolve(context, &settings.base, &platform).await?;
+    let mut layers = BTreeMap::new();
+    for reference in settings
+        .layers
+        .iter()
+        .filter_map(|layer| layer.from.as_ref())
+    {
+        let place = Place::Registry(reference.clone());
+        if let Some(image) = resolve(context, &place, &platform).await? {
+            layers.insert(reference.to_string(), image);
         }
-        Ok((base, images))
-    };
-    let ((mut files, dockerfile, openhands), (base, images)) = tokio::try_join!(files, resolved)?;
+    }
+    Ok(ResolvedImages { base, layers })
+}
+
+/// Makes inputs, keys and tags of what was read and resolved.
+pub(crate) async fn assemble(
+    context: &Context,
+    settings: &Settings,
+    project: &ProjectFiles,
+    dockerfile: Option<DockerfileFiles>,
+    ResolvedImages {
+        base,
+        layers: images,
+    }: ResolvedImages,
+) -> Result<Loaded, Error> {
+    let files = &project.files;
     let dockerfile = match dockerfile {
         Some(dockerfile) => Some(dockerfile.resolve(context, settings, base.as_ref()).await?),
         None => None,
     };
+    let mut warnings = files.warnings.clone();
     if let Some(dockerfile) = &dockerfile {
-        files.warnings.extend(dockerfile.warnings.iter().cloned());
+        warnings.extend(dockerfile.warnings.iter().cloned());
     }
-
     let digests: Vec<Option<Digest>> = files
         .layers
         .iter()
@@ -155,13 +210,14 @@ pub(crate) async fn load(context: &Context, settings: &Settings) -> Result<Loade
     );
     let list = inputs.list()?;
     let keys = list.keys();
-    let tags = match openhands {
-        Some(tags) => tags,
+    let tags = match &project.openhands {
+        Some(files) => files.tags(settings)?,
         None => inputs.tags(&keys, &settings.suffix)?,
     };
     Ok(Loaded {
         settings: settings.clone(),
-        files,
+        files: Arc::clone(files),
+        warnings,
         dockerfile,
         base,
         images,

@@ -17,7 +17,7 @@ use trilith_core::{ConfigRecipe, Level, Platform, Repository, StatCache, Tag, Ta
 use trilith_oci::place::Place;
 
 use crate::error::Error;
-use crate::inputs::load_openhands_tags;
+use crate::inputs::load_openhands_files;
 use crate::settings::{Settings, base_in};
 
 pub use git::{GitInfo, GitOverrides};
@@ -73,7 +73,7 @@ fn parse_base(root: &Path, text: &str) -> Result<Place, Error> {
 
 /// Returns the tags of `settings`, asking nobody.
 fn load_tags(settings: &Settings) -> Result<Tags, Error> {
-    Ok(load_openhands_tags(settings, &StatCache::disabled())?.0)
+    load_openhands_files(settings, &StatCache::disabled())?.tags(settings)
 }
 
 /// Returns `tags` as images of `repository`, from most to least specific, and `others` behind them.

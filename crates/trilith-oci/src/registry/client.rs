@@ -151,6 +151,15 @@ impl RegistryClient {
         }
     }
 
+    /// Tells that all requests to `host` wait.
+    pub(crate) fn paused(&self, host: &Host, delay: Duration) {
+        self.counters().pauses.add(1);
+        self.observe(&Event::Paused {
+            registry: &host.endpoint.registry,
+            delay,
+        });
+    }
+
     /// Makes `call` until it is answered with something else than a passing failure.
     pub(crate) async fn perform(&self, host: &Host, call: &Call) -> Result<Answer, Arc<Failure>> {
         let mut attempts = Attempts::new(self, host);
@@ -282,11 +291,9 @@ impl<'a> Attempts<'a> {
         });
         self.client.counters().retries.add(1);
         if failure.status() == Some(429) {
+            self.host.slow_down();
             self.host.pause(delay);
-            self.client.observe(&Event::Paused {
-                registry: &self.host.endpoint.registry,
-                delay,
-            });
+            self.client.paused(self.host, delay);
         } else {
             tokio::time::sleep(delay).await;
         }

@@ -129,8 +129,7 @@ impl RegistryClient {
         call: &Call,
         authorization: &Authorization,
     ) -> Result<Answer, Failure> {
-        // Closed never, so an error cannot be.
-        let _permit = host.requests.acquire().await;
+        let _permit = host.permit().await;
         let endpoint = &host.endpoint;
         let named =
             |url: &Url| RequestName::new(&endpoint.registry, &endpoint.base, &call.method, url);
@@ -146,6 +145,9 @@ impl RegistryClient {
                 request: &name,
                 status: response.status().as_u16(),
             });
+            if let Some(delay) = host.learn(response.status(), response.headers()) {
+                self.paused(host, delay);
+            }
             if !is_redirect(response.status()) {
                 return read(name, response, call, url, authorization.account()).await;
             }

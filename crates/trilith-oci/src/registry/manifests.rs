@@ -235,6 +235,10 @@ pub(crate) async fn put(
         // a file that another request was just writing.
         let failure = answer.refused();
         let again = failure.has_code("DIGEST_INVALID");
+        if failure.has_code("MANIFEST_BLOB_UNKNOWN") || failure.has_code("BLOB_UNKNOWN") {
+            let host = repository.host();
+            host.blobs.forget(repository.name().path());
+        }
         attempts.failed_if(failure, again).await?;
     };
     check_digest(&answer, &descriptor.digest, || shown(repository, name))?;

@@ -27,6 +27,7 @@ mod exchange;
 mod failure;
 mod helper;
 mod host;
+mod known;
 mod manifests;
 mod observe;
 mod referrers;

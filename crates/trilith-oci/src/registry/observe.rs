@@ -39,6 +39,8 @@ pub struct Stats {
     pub requests: u64,
     /// Requests among them that repeated a failed one.
     pub retries: u64,
+    /// How often all requests to a registry had to wait because it limits their rate.
+    pub pauses: u64,
     /// Requests among them that asked for a token.
     pub token_requests: u64,
     /// Bytes of blobs and manifests sent, those of failed attempts included.
@@ -54,6 +56,7 @@ pub struct Stats {
 pub(crate) struct Counters {
     pub(crate) requests: Counter,
     pub(crate) retries: Counter,
+    pub(crate) pauses: Counter,
     pub(crate) token_requests: Counter,
     pub(crate) uploaded_bytes: Counter,
     pub(crate) downloaded_bytes: Counter,
@@ -78,6 +81,7 @@ impl Counters {
         Stats {
             requests: self.requests.get(),
             retries: self.retries.get(),
+            pauses: self.pauses.get(),
             token_requests: self.token_requests.get(),
             uploaded_bytes: self.uploaded_bytes.get(),
             downloaded_bytes: self.downloaded_bytes.get(),

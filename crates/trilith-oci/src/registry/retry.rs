@@ -74,6 +74,20 @@ pub(crate) fn retry_after(headers: &HeaderMap) -> Option<Duration> {
     Some(until.saturating_sub(now))
 }
 
+/// Returns how long to wait where the answer with `headers` says that nothing is left of a quota
+/// (`RateLimit-Remaining` and `RateLimit-Reset`, draft-ietf-httpapi-ratelimit-headers-03). Docker
+/// Hub leaves out when it comes back, and is asked on until it refuses.
+pub(crate) fn exhausted(headers: &HeaderMap) -> Option<Duration> {
+    let number = |name: &str| {
+        let text = headers.get(name)?.to_str().ok()?;
+        text.split([';', ',']).next()?.trim().parse::<u64>().ok()
+    };
+    if number("ratelimit-remaining")? > 0 {
+        return None;
+    }
+    Some(Duration::from_secs(number("ratelimit-reset")?))
+}
+
 /// Returns the time since the Unix epoch of `Sun, 06 Nov 1994 08:49:37 GMT`, the one form
 /// of a date that may still be sent (RFC 9110 §5.6.7).
 fn http_date(text: &str) -> Option<Duration> {
@@ -161,6 +175,25 @@ mod tests {
             );
         }
         assert_eq!(retry_after(&HeaderMap::new()), None);
+    }
+
+    #[test]
+    fn quotas() {
+        for (remaining, reset, expected) in [
+            ("0", Some("12"), Some(12)),
+            ("0;w=21600", Some("30;w=60"), Some(30)),
+            ("0;w=21600", None, None),
+            ("76;w=21600", Some("30"), None),
+            ("many", Some("30"), None),
+        ] {
+            let mut headers = HeaderMap::new();
+            headers.insert("ratelimit-remaining", remaining.parse().unwrap());
+            if let Some(reset) = reset {
+                headers.insert("ratelimit-reset", reset.parse().unwrap());
+            }
+            let seconds = exhausted(&headers).map(|delay| delay.as_secs());
+            assert_eq!(seconds, expected, "{remaining}");
+        }
     }
 
     #[test]

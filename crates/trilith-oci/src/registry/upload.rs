@@ -42,8 +42,35 @@ const RESTART_CODES: [&str; 4] = [
     "SIZE_INVALID",
 ];
 
-/// Writes `blob` unless it is there, from `source`.
+/// Writes `blob` unless it is there, from `source` or from another repository that this process
+/// has brought it to.
 pub(crate) async fn push(
+    repository: &RegistryRepository,
+    blob: &Descriptor,
+    source: &BlobSource,
+) -> Result<Pushed, Error> {
+    let (known, path) = (&repository.host().blobs, repository.name().path());
+    let _turn = known.turn(&blob.digest).await;
+    if known.has(path, &blob.digest) {
+        return Ok(Pushed::Present);
+    }
+    // Whoever may not read the neighbour can still bring the bytes.
+    if let Some(other) = known.elsewhere(path, &blob.digest)
+        && let Ok(from) = format!("{}/{other}", repository.name().registry()).parse()
+        && matches!(
+            mount_anew(repository, blob, &from).await,
+            Ok(Mount::Mounted)
+        )
+    {
+        known.add(path, &blob.digest);
+        return Ok(Pushed::Present);
+    }
+    let pushed = push_anew(repository, blob, source).await?;
+    known.add(path, &blob.digest);
+    Ok(pushed)
+}
+
+async fn push_anew(
     repository: &RegistryRepository,
     blob: &Descriptor,
     source: &BlobSource,
@@ -103,6 +130,23 @@ async fn once(
 /// Asks for `blob` to be taken from `from`. An upload that the registry opens instead is
 /// kept for the push that follows.
 pub(crate) async fn mount(
+    repository: &RegistryRepository,
+    blob: &Descriptor,
+    from: &Repository,
+) -> Result<Mount, Error> {
+    let (known, path) = (&repository.host().blobs, repository.name().path());
+    let _turn = known.turn(&blob.digest).await;
+    if known.has(path, &blob.digest) {
+        return Ok(Mount::Mounted);
+    }
+    let mounted = mount_anew(repository, blob, from).await?;
+    if mounted == Mount::Mounted {
+        known.add(path, &blob.digest);
+    }
+    Ok(mounted)
+}
+
+async fn mount_anew(
     repository: &RegistryRepository,
     blob: &Descriptor,
     from: &Repository,
