@@ -70,6 +70,19 @@ pub enum Event<'a> {
 }
 
 impl Context {
+    /// Returns the same with another observer; connections, tokens and what is known of registries
+    /// are shared.
+    pub(crate) fn observed_by(&self, observer: Box<dyn Fn(Event<'_>) + Send + Sync>) -> Self {
+        Self {
+            registry: self.registry.clone(),
+            store: self.store.clone(),
+            cache: self.cache.clone(),
+            docker_host: self.docker_host.clone(),
+            engines: self.engines.clone(),
+            observer,
+        }
+    }
+
     /// Returns the local store, made if it is not there.
     pub(crate) fn layout(&self) -> Result<Layout, Error> {
         Ok(Layout::open_or_create(&self.store)?)

@@ -4,11 +4,12 @@ use std::path::PathBuf;
 
 use trilith_core::{
     HashError, InputsDocumentError, InputsError, Level, PlanError, Reference, ReferenceError,
-    SchemeError,
+    Repository, SchemeError,
 };
 use trilith_oci::Kind;
 use trilith_oci::place::PlaceError;
 
+use crate::batch::{BaseListError, JournalError, MatrixError};
 use crate::build_context::BuildContextError;
 use crate::dockerfile::{CutError, DockerfileError, LevelsError, SettingsError};
 use crate::engine::EngineError;
@@ -190,6 +191,31 @@ pub enum Error {
     /// The user ended the build.
     #[error("interrupted")]
     Interrupted,
+    /// A list of base images.
+    #[error(transparent)]
+    BaseList(#[from] BaseListError),
+    /// The variants of a batch.
+    #[error(transparent)]
+    Matrix(#[from] MatrixError),
+    /// The journal of a batch.
+    #[error(transparent)]
+    Journal(#[from] JournalError),
+    /// The name of a base makes no repository.
+    #[error("line {line} of the list of bases: `{repository}/{name}` is no repository")]
+    BatchName {
+        /// Where in the list.
+        line: usize,
+        /// The repository that it is below of.
+        repository: Box<Repository>,
+        /// The name.
+        name: String,
+    },
+    /// The user ended a batch.
+    #[error("interrupted; what is done is in `{}`", manifest.display())]
+    BatchInterrupted {
+        /// The journal.
+        manifest: PathBuf,
+    },
     /// Nothing is recorded to compare the project with.
     #[error("`{}` has not been built into this store", project.display())]
     NeverBuilt {
@@ -221,7 +247,8 @@ impl Error {
             Self::Oci(error) => error.kind(),
             Self::Existence { source, .. } => source.kind(),
             Self::Plan(_) => Kind::Unavailable,
-            Self::Hash(_) | Self::Interrupted => Kind::System,
+            Self::Journal(error) => error.kind(),
+            Self::Hash(_) | Self::Interrupted | Self::BatchInterrupted { .. } => Kind::System,
             Self::Missing { .. } | Self::NeverBuilt { .. } | Self::NoInputs { .. } => {
                 Kind::NotFound
             }
@@ -248,7 +275,10 @@ impl Error {
             | Self::BaseOutOfReach { .. }
             | Self::Cut(_)
             | Self::Settings(_)
-            | Self::LoadPlatforms { .. } => Kind::Usage,
+            | Self::LoadPlatforms { .. }
+            | Self::BaseList(_)
+            | Self::Matrix(_)
+            | Self::BatchName { .. } => Kind::Usage,
         }
     }
 
@@ -281,6 +311,10 @@ impl Error {
                     .to_owned()
             })),
             Self::Unset { how, .. } => Some((*how).to_owned()),
+            Self::Journal(error) => error.hint(),
+            Self::BatchInterrupted { .. } => {
+                Some("the same command with `--resume` goes on from there".to_owned())
+            }
             Self::NoCheckout { has, .. } => {
                 Some(format!("name one with `--sdk-root`; its root has {has}"))
             }

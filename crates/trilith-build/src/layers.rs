@@ -72,6 +72,7 @@ pub(crate) async fn ensure_layers(
     ground: Option<Level>,
     compression: Compression,
 ) -> Result<Vec<ReadyLayer>, Error> {
+    let _turn = loaded.layers_turn.lock().await;
     let mut ready = Vec::new();
     for layer in &loaded.files.layers {
         if ground.is_some_and(|ground| layer.recipe.level <= ground) {

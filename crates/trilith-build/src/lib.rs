@@ -4,6 +4,7 @@
 //! and starts no sandbox.
 
 mod ahead;
+pub mod batch;
 mod build;
 pub mod build_context;
 mod builder;

@@ -23,6 +23,8 @@ use crate::target::{Destination, Target};
 pub(crate) struct Loaded {
     pub(crate) settings: Settings,
     pub(crate) files: Arc<FileInputs>,
+    /// Held while the layers of the files are made, so that of many builds one makes them.
+    pub(crate) layers_turn: Arc<tokio::sync::Mutex<()>>,
     /// What the user should know, a sentence each.
     pub(crate) warnings: Vec<String>,
     /// The recipe that an engine builds, where there is one.
@@ -101,8 +103,9 @@ pub async fn tags(context: &Context, settings: &Settings) -> Result<TagReport, E
 
 /// The files of a project, read and hashed: the same for every base.
 pub(crate) struct ProjectFiles {
-    files: Arc<FileInputs>,
+    pub(crate) files: Arc<FileInputs>,
     openhands: Option<OpenHandsFiles>,
+    layers_turn: Arc<tokio::sync::Mutex<()>>,
 }
 
 /// The images that a build starts from, pinned.
@@ -112,6 +115,16 @@ pub(crate) struct ResolvedImages {
     pub(crate) base: Option<ResolvedImage>,
     /// Those that layers come from, by reference.
     layers: BTreeMap<String, ResolvedImage>,
+}
+
+impl Loaded {
+    /// Returns the images that were resolved.
+    pub(crate) fn resolved(&self) -> ResolvedImages {
+        ResolvedImages {
+            base: self.base.clone(),
+            layers: self.images.clone(),
+        }
+    }
 }
 
 /// Reads and resolves all that `settings` name.
@@ -146,6 +159,7 @@ fn project_files(settings: &Settings, cache: &StatCache) -> Result<ProjectFiles,
                 Some(load_openhands_files(settings, cache)?)
             }
         },
+        layers_turn: Arc::default(),
     })
 }
 
@@ -217,6 +231,7 @@ pub(crate) async fn assemble(
     Ok(Loaded {
         settings: settings.clone(),
         files: Arc::clone(files),
+        layers_turn: Arc::clone(&project.layers_turn),
         warnings,
         dockerfile,
         base,

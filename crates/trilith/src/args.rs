@@ -5,6 +5,7 @@
     reason = "the comments are help texts, where brackets mark what is optional"
 )]
 
+use std::num::NonZeroUsize;
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
@@ -58,6 +59,8 @@ pub(crate) enum Command {
     Plan(Plan),
     /// Build the image, or find that it exists
     Build(Build),
+    /// Build the images of many bases
+    Batch(Batch),
     /// Tell why a build would happen: the inputs that differ from an image's
     Explain(Explain),
     /// Show an image: digest, platforms, layers, configuration, inputs
@@ -224,6 +227,23 @@ pub(crate) struct Plan {
 pub(crate) struct Build {
     #[command(flatten)]
     pub(crate) project: ProjectArgs,
+    #[command(flatten)]
+    pub(crate) options: BuildArgs,
+    /// Tell what would be done, and do nothing
+    #[arg(long)]
+    pub(crate) dry_run: bool,
+    /// Also write the image to oci:PATH[:TAG], oci-archive:PATH, docker-archive:PATH,
+    /// docker-daemon:REF or dir:PATH
+    #[arg(long, value_name = "PLACE", conflicts_with = "push")]
+    pub(crate) output: Option<String>,
+    /// With --dry-run: write what an engine would be sent into this directory, one for each level
+    #[arg(long = "build-folder", value_name = "DIR", requires = "dry_run")]
+    pub(crate) folder: Option<PathBuf>,
+}
+
+/// How images are built.
+#[derive(Debug, Args)]
+pub(crate) struct BuildArgs {
     /// Which existing images may be reused or built from: incremental, any, exact, lock,
     /// versioned or scratch
     #[arg(long, default_value_t, value_name = "STRATEGY")]
@@ -231,30 +251,71 @@ pub(crate) struct Build {
     /// Build from the base even if the image exists, and replace all three tags
     #[arg(long)]
     pub(crate) force: bool,
-    /// Tell what would be done, and do nothing
-    #[arg(long)]
-    pub(crate) dry_run: bool,
     /// What builds the image
     #[arg(long, value_enum, default_value_t = Builder::Auto)]
     pub(crate) builder: Builder,
     /// Build into the registry that the repository names, instead of the local store
-    #[arg(long, conflicts_with = "output")]
+    #[arg(long)]
     pub(crate) push: bool,
-    /// Also write the image to oci:PATH[:TAG], oci-archive:PATH, docker-archive:PATH,
-    /// docker-daemon:REF or dir:PATH
-    #[arg(long, value_name = "PLACE")]
-    pub(crate) output: Option<String>,
     /// Compress new layers with this
     #[arg(long, value_enum, default_value_t = Compress::Gzip)]
     pub(crate) compression: Compress,
-    /// With --dry-run: write what an engine would be sent into this directory, one for each level
-    #[arg(long = "build-folder", value_name = "DIR", requires = "dry_run")]
-    pub(crate) folder: Option<PathBuf>,
-    /// How to show what an engine does: one live view, plain lines, or one JSON object per line
+    /// How to show what happens: one live view, plain lines, or one JSON object per line
     #[arg(long, value_enum, default_value_t = ProgressFormat::Auto, value_name = "FORMAT")]
     pub(crate) progress: ProgressFormat,
     #[command(flatten)]
     pub(crate) engine: EngineArgs,
+}
+
+#[derive(Debug, Args)]
+#[command(args_conflicts_with_subcommands = true, subcommand_negates_reqs = true)]
+pub(crate) struct Batch {
+    #[command(subcommand)]
+    pub(crate) command: Option<BatchCommand>,
+    #[command(flatten)]
+    pub(crate) run: BatchRun,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum BatchCommand {
+    /// Show what a batch did, as one page of HTML
+    Report(BatchReport),
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct BatchReport {
+    /// The manifest of the batch
+    #[arg(value_name = "MANIFEST")]
+    pub(crate) manifest: PathBuf,
+    /// Write the page to this file
+    #[arg(long, value_name = "FILE")]
+    pub(crate) html: PathBuf,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct BatchRun {
+    /// The base images: lines, JSON lines or CSV; - for stdin
+    #[arg(long, value_name = "FILE", required = true)]
+    pub(crate) bases: Option<PathBuf>,
+    /// Variants of every image, as [[variant]] tables in TOML, or JSON
+    #[arg(long, value_name = "FILE")]
+    pub(crate) matrix: Option<PathBuf>,
+    /// Images at a time [default: 16, with an engine the number of cores]
+    #[arg(long, value_name = "N")]
+    pub(crate) jobs: Option<NonZeroUsize>,
+    /// Try an image again as often as this where that may help
+    #[arg(long, default_value_t = 2, value_name = "N")]
+    pub(crate) retries: u32,
+    /// Write a line for every image that is done with to this file
+    #[arg(long, default_value = "trilith-batch.jsonl", value_name = "FILE")]
+    pub(crate) manifest: PathBuf,
+    /// Go on with the last run of the manifest
+    #[arg(long)]
+    pub(crate) resume: bool,
+    #[command(flatten)]
+    pub(crate) project: ProjectArgs,
+    #[command(flatten)]
+    pub(crate) options: BuildArgs,
 }
 
 /// What an engine is told. None of it is an input.

@@ -3,17 +3,21 @@
 use std::env;
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use trilith_build::Context;
 use trilith_build::engine::EngineAddresses;
 use trilith_core::StatCache;
 use trilith_oci::registry::{
     CaCertificates, CredentialPlaces, CredentialSource, Proxies, RegistryClient, RegistryConfig,
-    Secret,
+    RetryPolicy, Secret,
 };
 
 use crate::args::Global;
 use crate::output::{Failure, Output};
+
+/// The longest wait that a registry may ask a batch for: most quotas are by the hour.
+const MAX_RETRY_AFTER: Duration = Duration::from_secs(3600);
 
 /// What the commands need to know of the machine they run on.
 #[derive(Debug)]
@@ -75,6 +79,35 @@ impl Environment {
 
     /// Returns what the operations of this process work with.
     pub(crate) fn context(&self, global: &Global, output: Output) -> Result<Context, Failure> {
+        self.context_of(global, output, RegistryConfig::default())
+    }
+
+    /// Returns the same for a process that nobody waits for, with `jobs` images under way at a
+    /// time: registries are waited for longer.
+    pub(crate) fn batch_context(
+        &self,
+        global: &Global,
+        output: Output,
+        jobs: usize,
+    ) -> Result<Context, Failure> {
+        let config = RegistryConfig {
+            concurrency: jobs * 2,
+            retry: RetryPolicy {
+                attempts: 8,
+                max_retry_after: MAX_RETRY_AFTER,
+                ..RetryPolicy::default()
+            },
+            ..RegistryConfig::default()
+        };
+        self.context_of(global, output, config)
+    }
+
+    fn context_of(
+        &self,
+        global: &Global,
+        output: Output,
+        config: RegistryConfig,
+    ) -> Result<Context, Failure> {
         let store = global.store.clone().or_else(|| self.default_store.clone());
         let store = store.ok_or_else(|| {
             Failure::usage("there is no place for the store: pass `--store DIR`, or set HOME")
@@ -89,7 +122,7 @@ impl Environment {
                 .collect(),
             credentials: CredentialSource::Files(self.credentials.files()),
             proxies: self.proxies.clone(),
-            ..RegistryConfig::default()
+            ..config
         })?;
         Ok(Context {
             registry,

@@ -4,6 +4,7 @@
 //! of its own. Results go to stdout, everything else to stderr.
 
 mod args;
+mod batch_progress;
 mod commands;
 mod engine_flags;
 mod engines;
@@ -64,6 +65,7 @@ async fn run(cli: Cli, environment: &Environment, output: Output) -> Result<(), 
             let context = environment.context(global, output)?;
             commands::build::run(context, &args, output).await
         }
+        Command::Batch(args) => commands::batch::run(environment, global, args, output).await,
         Command::Explain(args) => {
             let context = environment.context(global, output)?;
             commands::explain::run(&context, &args, output).await

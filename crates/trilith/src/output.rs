@@ -123,9 +123,10 @@ pub(crate) struct Failure {
     log: Vec<String>,
 }
 
-/// The exit codes: 0 is done, 3 is for batches of which some failed.
+/// The exit codes: 0 is done.
 const FAILED: u8 = 1;
 const WRONG_USAGE: u8 = 2;
+const PARTLY_FAILED: u8 = 3;
 
 /// The one table from kinds of failure to exit codes.
 fn exit_code(kind: Kind) -> u8 {
@@ -138,6 +139,16 @@ fn exit_code(kind: Kind) -> u8 {
 impl Failure {
     /// The exit code of a process that is ended before it is done.
     pub(crate) const INTERRUPTED: u8 = FAILED;
+
+    /// Returns the failure of `failed` of the `images` of a batch.
+    pub(crate) fn partly(failed: usize, images: usize) -> Self {
+        Self {
+            error: format!("{failed} of {images} images failed").into(),
+            hint: Some("the same command with `--resume` tries them again".to_owned()),
+            exit_code: PARTLY_FAILED,
+            log: Vec::new(),
+        }
+    }
 
     /// Returns a failure of this process rather than of what was asked.
     pub(crate) fn system(

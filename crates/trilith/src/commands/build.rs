@@ -122,8 +122,12 @@ pub(crate) async fn run(
         .map(str::parse)
         .transpose()
         .map_err(Failure::usage)?;
-    let options = options(&context, args, &settings)?;
-    let progress = Progress::new(args.progress, output);
+    let options = BuildOptions {
+        dry_run: args.dry_run,
+        build_folder: args.folder.clone(),
+        ..options(&context, &args.options, &settings, args.output.is_some())?
+    };
+    let progress = Progress::new(args.options.progress, output);
     context.observer = Box::new(move |event| progress.event(&event));
     let interrupting = tokio::spawn(interrupt(Arc::clone(&options.interrupt)));
     let report = build(&context, &settings, &options).await;
@@ -140,10 +144,13 @@ pub(crate) async fn run(
     output.result(&document, || document.text())
 }
 
-fn options(
+/// Returns how images are built. They are kept in an engine alone where the engine builds them and
+/// nothing elsewhere is to have them.
+pub(super) fn options(
     context: &Context,
-    args: &args::Build,
+    args: &args::BuildArgs,
     settings: &Settings,
+    elsewhere: bool,
 ) -> Result<BuildOptions, Failure> {
     let builder = match args.builder {
         Builder::Auto => BuilderChoice::Auto,
@@ -152,7 +159,7 @@ fn options(
         Builder::Podman => BuilderChoice::Engine(EngineKind::Podman),
         Builder::Buildkit => BuilderChoice::Engine(EngineKind::Buildkit),
     };
-    let engine_keeps = args.engine.load && args.output.is_none() && settings.dockerfile.is_some();
+    let engine_keeps = args.engine.load && !elsewhere && settings.dockerfile.is_some();
     Ok(BuildOptions {
         plan: PlanOptions {
             strategy: args.cache_strategy,
@@ -168,17 +175,17 @@ fn options(
             Compress::Zstd => Compression::Zstd(3),
             Compress::None => Compression::None,
         },
-        dry_run: args.dry_run,
+        dry_run: false,
         builder,
         engines: Arc::new(LocalEngines::new(context)),
         engine: engine_options(&args.engine)?,
-        build_folder: args.folder.clone(),
+        build_folder: None,
         interrupt: Arc::new(Notify::new()),
     })
 }
 
 /// Ends the build at the first Ctrl-C or termination, and this process at the second.
-async fn interrupt(interrupted: Arc<Notify>) {
+pub(super) async fn interrupt(interrupted: Arc<Notify>) {
     let mut seen = false;
     while ended().await.is_ok() {
         if seen {

@@ -1,5 +1,6 @@
 //! One file for each command: its arguments in, its result out.
 
+pub(crate) mod batch;
 pub(crate) mod build;
 pub(crate) mod copy;
 pub(crate) mod doctor;
