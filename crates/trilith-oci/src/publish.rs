@@ -122,11 +122,16 @@ pub async fn publish(
     let report = PublishReport {
         blobs: publish_blobs(destination, &blobs, concurrency).await?,
     };
-    let (mut images, mut artifacts) = (Vec::new(), Vec::new());
+    let (mut images, mut artifacts, mut with_tag) = (Vec::new(), Vec::new(), Vec::new());
     for manifest in &publication.manifests {
+        let digest = &manifest.descriptor.digest;
+        let is_tagged = tagged
+            .iter()
+            .any(|(_, tagged)| tagged.descriptor.digest == *digest);
         match Links::parse(manifest)?.subject {
-            None => images.push(manifest),
             Some(_) => artifacts.push(manifest),
+            None if is_tagged && destination.tags_with_manifest() => with_tag.push(manifest),
+            None => images.push(manifest),
         }
     }
     // An artifact may come before its subject (distribution specification 1.1, "Pushing Manifests
@@ -136,6 +141,7 @@ pub async fn publish(
     let (images, early) = future::join(images, early).await;
     images?;
     if early.is_err() {
+        publish_manifests(destination, &with_tag, concurrency).await?;
         publish_manifests(destination, &artifacts, concurrency).await?;
     }
     for (tag, manifest) in tagged {

@@ -94,7 +94,12 @@ pub trait ImageStore: Send + Sync {
     /// Writes a manifest under its digest.
     async fn push_manifest(&self, manifest: &RawManifest) -> Result<(), Error>;
 
-    /// Points `tag` at `manifest`, which is present already.
+    /// Returns whether [`Self::tag`] writes the manifest too.
+    fn tags_with_manifest(&self) -> bool {
+        false
+    }
+
+    /// Points `tag` at `manifest`, which is present already unless [`Self::tags_with_manifest`].
     async fn tag(&self, tag: &Tag, manifest: &RawManifest) -> Result<(), Error>;
 
     /// Returns the manifests whose `subject` is `digest` and whose artifact type is `artifact_type`.

@@ -81,6 +81,7 @@ pub(super) fn settings_for(
 
 /// What was learned of an image before it is built.
 pub(super) struct Asked {
+    pub(super) seconds: PhaseSeconds,
     pub(super) images: ResolvedImages,
     pub(super) plan: Plan,
 }
@@ -149,7 +150,13 @@ impl<'a> Item<'a> {
         let plan = plan_job(&*builder, self.job(&loaded, &target));
         let plan = unless_interrupted(&self.options, plan).await?;
         lock(&self.watched).seconds.plan = begun.elapsed().as_secs_f64();
-        Ok((Asked { images, plan }, loaded))
+        let seconds = self.seconds();
+        let asked = Asked {
+            seconds,
+            images,
+            plan,
+        };
+        Ok((asked, loaded))
     }
 
     async fn resolve_and_load(&self) -> Result<Loaded, Error> {
@@ -194,6 +201,11 @@ impl<'a> Item<'a> {
             watched.seconds.publish = published.elapsed().as_secs_f64();
         }
         report
+    }
+
+    /// Goes on from what was `asked` by another attempt.
+    pub(super) fn go_on(&self, asked: &Asked) {
+        lock(&self.watched).seconds = asked.seconds;
     }
 
     /// Returns how long the phases took so far.

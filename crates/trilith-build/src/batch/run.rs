@@ -319,6 +319,7 @@ impl<'a> Batch<'a> {
     ) -> Result<(Loaded, BuildReport), Error> {
         let item = &attempt.item;
         let (plan, loaded) = if let Some(asked) = asked {
+            item.go_on(&asked);
             (asked.plan, item.load(asked.images).await?)
         } else {
             let (asked, loaded) = item.ask().await?;

@@ -228,6 +228,11 @@ pub(crate) async fn register(
             return Ok(());
         };
         manifests::put(repository, &Name::Tag(tag.clone()), &changed).await?;
+        // Of an image that had no list nobody else knows yet but who made the same, with the
+        // same entry.
+        if list.is_none() {
+            return Ok(());
+        }
     }
     Err(Error::Malformed {
         object: object(repository, digest),

@@ -177,6 +177,10 @@ impl ImageStore for RegistryRepository {
         manifests::push(self, manifest).await
     }
 
+    fn tags_with_manifest(&self) -> bool {
+        true
+    }
+
     async fn tag(&self, tag: &Tag, manifest: &RawManifest) -> Result<(), Error> {
         manifests::put(self, &Name::Tag(tag.clone()), manifest).await?;
         Ok(())

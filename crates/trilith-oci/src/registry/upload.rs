@@ -75,8 +75,18 @@ async fn push_anew(
     blob: &Descriptor,
     source: &BlobSource,
 ) -> Result<Pushed, Error> {
-    // A declined mount has opened an upload, and means that the blob is not there.
     let mut location = repository.take_upload(blob);
+    // Whether it is there and where its bytes go if not is one question: a mount from where it
+    // goes to. Large blobs are more often there than not, and an upload that is opened in vain
+    // leaves something behind.
+    let is_small = matches!(source, BlobSource::Memory(_));
+    if location.is_none() && is_small {
+        if open_or_mount(repository, blob, repository.name()).await? == Mount::Mounted {
+            return Ok(Pushed::Present);
+        }
+        location = repository.take_upload(blob);
+    }
+    // A declined mount has opened an upload, and means that the blob is not there.
     if location.is_none() && repository.blob_exists(blob).await? {
         return Ok(Pushed::Present);
     }
@@ -163,16 +173,31 @@ async fn mount_anew(
             Mount::Declined
         });
     }
+    let mounted = open_or_mount(repository, blob, from).await?;
+    if mounted == Mount::Mounted {
+        repository.client().counters().mounted_blobs.add(1);
+    }
+    Ok(mounted)
+}
+
+/// Asks for `blob` to be taken from `from`, and keeps the upload that the registry opens instead.
+async fn open_or_mount(
+    repository: &RegistryRepository,
+    blob: &Descriptor,
+    from: &Repository,
+) -> Result<Mount, Error> {
     let mut call = repository.write_call(Method::POST, "blobs/uploads/");
     call.url
         .query_pairs_mut()
         .append_pair("mount", blob.digest.as_str())
         .append_pair("from", from.path());
-    // The target first: some token servers grant the first scope only.
-    call.scopes.push(Scope {
-        repository: from.path().to_owned(),
-        push: false,
-    });
+    if from != repository.name() {
+        // The target first: some token servers grant the first scope only.
+        call.scopes.push(Scope {
+            repository: from.path().to_owned(),
+            push: false,
+        });
+    }
     let answer = match repository.perform(&call).await {
         Ok(answer) => answer,
         // Registries refuse what they do not support in many ways. Nothing is lost: the push
@@ -185,7 +210,6 @@ async fn mount_anew(
     match answer.status {
         StatusCode::CREATED => {
             check_digest(&answer, &blob.digest, || repository.blob_name(blob))?;
-            repository.client().counters().mounted_blobs.add(1);
             Ok(Mount::Mounted)
         }
         StatusCode::ACCEPTED => {
