@@ -250,9 +250,11 @@ async fn build_and_publish(
         records.remember_image(&level.top.descriptor.digest, &record);
     }
     if options.engine.load && !built.loaded {
-        for level in &built.levels {
-            let digest = &level.top.descriptor.digest;
-            builder.load(job, level.level, digest).await?;
+        for &level in &plan.tags_to_write {
+            if let Some(image) = built.image_of(level) {
+                let digest = &image.top.descriptor.digest;
+                builder.load(job, level, digest).await?;
+            }
         }
     }
     Ok(report(loaded, target, plan, built, &published))
@@ -362,9 +364,7 @@ fn publication(loaded: &Loaded, built: &Built, tags: &[Level]) -> Publication {
         return publication;
     }
     for &level in tags {
-        // Without levels of its own, a Dockerfile's one image has all the tags.
-        let image = built.levels.iter().find(|built| built.level == level);
-        if let Some(image) = image.or(built.levels.last()) {
+        if let Some(image) = built.image_of(level) {
             let tag = loaded.tags.get(level).clone();
             let digest = image.top.descriptor.digest.clone();
             publication.tags.push((tag, digest));

@@ -342,7 +342,7 @@ mod tests {
     fn mistakes_are_named_with_their_lines() {
         for (text, expected) in [
             ("", "line 1: nothing is in it"),
-            ("debian\n\nUPPER/case\n", "line 3: "),
+            ("debian\n\ndebian:-\n", "line 3: "),
             (
                 "{\"base\": \"debian\", \"nam\": \"x\"}",
                 "line 1: unknown field `nam`",
@@ -367,7 +367,7 @@ mod tests {
 
     #[test]
     fn not_all_of_many_mistakes_are_shown() {
-        let error = parse_bases(&"UPPER\n".repeat(25)).unwrap_err().to_string();
+        let error = parse_bases(&"-x\n".repeat(25)).unwrap_err().to_string();
         assert!(
             error.contains("25 mistakes") && error.ends_with("and 5 more"),
             "{error}"

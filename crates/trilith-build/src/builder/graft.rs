@@ -178,9 +178,13 @@ fn graft_levels(
     layers: &[ReadyLayer],
 ) -> Result<Vec<BuiltLevel>, Error> {
     let mut built: Vec<BuiltLevel> = Vec::new();
+    // Without layers at level lock, its image is the versioned one with one key more: one image
+    // has both tags.
+    let lock_is_bare = !layers.iter().any(|layer| layer.level == Level::Lock);
     for level in Level::ALL
         .into_iter()
         .filter(|&level| ground.level.is_none_or(|g| level > g))
+        .filter(|&level| level != Level::Versioned || !lock_is_bare)
     {
         let below = built.last().map_or(&ground.images, |built| &built.images);
         let labels = labels::labels(&loaded.keys, level);

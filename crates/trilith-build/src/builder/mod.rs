@@ -146,6 +146,14 @@ pub(crate) struct Built {
     pub(crate) archives: Option<TempDir>,
 }
 
+impl Built {
+    /// Returns the image that has the tag of `level`: its own, or where it has none that of the
+    /// next level.
+    pub(crate) fn image_of(&self, level: Level) -> Option<&BuiltLevel> {
+        self.levels.iter().find(|built| built.level >= level)
+    }
+}
+
 /// The image of a level: one for each platform, and what its tag points to.
 pub(crate) struct BuiltLevel {
     pub(crate) level: Level,
