@@ -90,6 +90,16 @@ pub struct ImageLine {
     pub log: Option<PathBuf>,
 }
 
+impl ImageLine {
+    /// Returns why the image failed: the innermost cause, the same whatever base it hit.
+    #[must_use]
+    pub fn cause(&self) -> Option<String> {
+        let error = self.error.as_ref()?;
+        let cause = error.causes.last().unwrap_or(&error.message);
+        Some(cause.replace(&self.base, "BASE"))
+    }
+}
+
 /// How long the phases of an image took, in seconds.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct PhaseSeconds {

@@ -67,15 +67,9 @@ impl BatchSummary {
             BatchStatus::Failed => self.failed += 1,
         }
         self.uploaded_bytes += line.uploaded_bytes;
-        let Some(error) = &line.error else {
+        let (Some(error), Some(cause)) = (&line.error, line.cause()) else {
             return;
         };
-        let cause = error.causes.last().unwrap_or(&error.message);
-        // One cause, whatever base it hit.
-        let mut cause = cause.replace(&line.base, "BASE");
-        if let Some(reference) = &line.reference {
-            cause = cause.replace(reference, "IMAGE");
-        }
         let group = self.groups.entry(cause.clone()).or_default();
         group.cause = cause;
         group.kind.clone_from(&error.kind);

@@ -98,7 +98,10 @@ fn read(path: &Path) -> Result<String, Failure> {
 
 fn report(args: &BatchReport) -> Result<(), Failure> {
     let lines = read_journal(&args.manifest).map_err(trilith_build::Error::from)?;
-    let page = report_html(&lines);
+    let page = report_html(&lines).ok_or_else(|| {
+        let manifest = args.manifest.display();
+        Failure::usage(format!("there is no batch in `{manifest}`"))
+    })?;
     let what = format!("cannot write `{}`", args.html.display());
     std::fs::write(&args.html, page).map_err(|error| Failure::system(&what, error))
 }
