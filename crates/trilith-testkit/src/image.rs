@@ -134,6 +134,26 @@ pub fn busybox_image(registry: &Registry, name: &str, options: &ImageOptions) ->
     push_image(registry, name, &[rootfs, changes], options)
 }
 
+/// Makes `count` images of an OCI image `repository:tag` on `registry`: the same layers, each in a repository of its
+/// own, `PREFIX/b0` and so on, with its number as the label `base`. Returns their names without
+/// the registry.
+///
+/// # Panics
+/// When the image is not there.
+pub fn many_bases(
+    registry: &Registry,
+    (repository, tag): (&str, &str),
+    prefix: &str,
+    count: usize,
+) -> Vec<String> {
+    let mut python = Command::new("python3");
+    python.args(["-c", include_str!("bases.py"), registry.host()]);
+    python.args([repository, tag, prefix, &count.to_string()]);
+    stdout_of(&mut python);
+    let names = (0..count).map(|number| format!("{prefix}/b{number}:latest"));
+    names.collect()
+}
+
 /// Pushes an image made of `layers` (tar files) to `name` on `registry`.
 ///
 /// # Panics

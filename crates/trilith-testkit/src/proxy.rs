@@ -44,6 +44,8 @@ pub struct Rule {
     path: String,
     fault: Fault,
     spare: usize,
+    /// How many pass between two faults.
+    between: usize,
     times: usize,
 }
 
@@ -56,6 +58,7 @@ impl Rule {
             path: path.to_owned(),
             fault,
             spare: 0,
+            between: 0,
             times: usize::MAX,
         }
     }
@@ -64,6 +67,14 @@ impl Rule {
     #[must_use]
     pub fn after(mut self, count: usize) -> Self {
         self.spare = count;
+        self
+    }
+
+    /// Lets all but every `count`th matching request pass.
+    #[must_use]
+    pub fn every(mut self, count: usize) -> Self {
+        self.between = count - 1;
+        self.spare = self.between;
         self
     }
 
@@ -86,6 +97,7 @@ impl Rule {
             return None;
         }
         self.times -= 1;
+        self.spare = self.between;
         Some(self.fault.clone())
     }
 }

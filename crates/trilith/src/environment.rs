@@ -93,7 +93,6 @@ impl Environment {
         let config = RegistryConfig {
             concurrency: jobs * 2,
             retry: RetryPolicy {
-                attempts: 8,
                 max_retry_after: MAX_RETRY_AFTER,
                 ..RetryPolicy::default()
             },

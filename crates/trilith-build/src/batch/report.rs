@@ -28,7 +28,7 @@ h1{font-size:1.5rem;margin:0}h2{font-size:1.1rem;margin:2.2rem 0 .6rem}p{color:v
 .failed{background:var(--failed);fill:var(--failed)}.ask{background:var(--ask);fill:var(--ask)}\
 table{border-collapse:collapse;width:100%;font-size:.9rem}th,td{text-align:left;padding:.25rem .6rem .25rem 0;\
 border-bottom:1px solid var(--line);vertical-align:top;overflow-wrap:anywhere}\
-th{color:var(--soft);font-weight:500}.n{text-align:right;font-variant-numeric:tabular-nums;white-space:nowrap}\
+th{color:var(--soft);font-weight:500;white-space:nowrap}.n{text-align:right;font-variant-numeric:tabular-nums;white-space:nowrap}\
 svg{width:100%;height:auto;background:var(--card);border:1px solid var(--line);border-radius:8px}\
 svg text{fill:var(--soft);font:11px system-ui,sans-serif}.key i{display:inline-block;width:.8em;height:.8em;\
 border-radius:2px;margin:0 .35em 0 1em}summary{cursor:pointer;color:var(--soft)}code{font-size:.85em}";
@@ -169,7 +169,9 @@ fn write_failures(page: &mut String, images: &[&ImageLine]) -> fmt::Result {
     }
     let mut causes: Vec<_> = causes.into_iter().collect();
     causes.sort_by_key(|(_, images)| std::cmp::Reverse(images.len()));
-    page.push_str("<h2>Failures by cause</h2><table><tr><th class=\"n\">images<th>cause");
+    page.push_str(
+        "<h2>Failures by cause</h2><table><tr><th class=\"n\" style=\"width:4em\">images<th>cause",
+    );
     for (cause, images) in causes {
         write!(
             page,
