@@ -14,7 +14,7 @@ use trilith_oci::image::Manifest;
 use trilith_oci::layer::Compression;
 use trilith_oci::publish::{
     BlobOrigin, BlobOutcome, DEFAULT_CONCURRENCY, Publication, PublicationBlob, PublishReport,
-    publish,
+    publish_content, publish_tags,
 };
 use trilith_oci::{BlobSource, Descriptor, Name, media_type};
 
@@ -23,6 +23,7 @@ use crate::builder::{self, Builder, BuilderChoice, Built, BuiltLevel, Engines, J
 use crate::context::{Context, Event};
 use crate::engine::{BuildSecret, CacheEntry, Network, SshAgent};
 use crate::error::Error;
+use crate::flight::{self, Flight};
 use crate::load::{Loaded, load};
 use crate::records::{ImageRecord, LastBuild, LayerRecord};
 use crate::settings::Settings;
@@ -158,7 +159,7 @@ pub async fn build(
     };
     let existence = |level| builder.existence(job, level);
     let plan = target::plan_with(&loaded, &target, options.plan, existence);
-    let plan = unless_interrupted(options, plan).await?;
+    let mut plan = unless_interrupted(options, plan).await?;
     context.observe(Event::Planned(&plan));
     if options.dry_run {
         let written = match &options.build_folder {
@@ -168,15 +169,16 @@ pub async fn build(
         let report = planned(context, &loaded, &target, plan);
         return Ok(BuildReport { written, ..report });
     }
-    let report = match plan.action.clone() {
-        Action::Reuse { level, digest } => {
-            if options.engine.load {
-                builder.load(job, level, &digest).await?;
-            }
-            planned(context, &loaded, &target, plan)
-        }
-        Action::Build { from } => build_and_publish(&*builder, job, plan, &from).await?,
+    let board = Flight::board(&*builder, job, &mut plan);
+    let _flight = unless_interrupted(options, board).await?;
+    let built = match plan.action.clone() {
+        Action::Build { from } => build_and_publish(&*builder, job, &mut plan, &from).await?,
+        Action::Reuse { .. } => None,
     };
+    if let (Action::Reuse { level, digest }, true) = (&plan.action, options.engine.load) {
+        builder.load(job, *level, digest).await?;
+    }
+    let report = built.unwrap_or_else(|| planned(context, &loaded, &target, plan));
     unless_interrupted(options, name_also(&*builder, job, &report)).await?;
     remember(context, &loaded, &report);
     Ok(report)
@@ -193,28 +195,39 @@ pub(crate) async fn unless_interrupted<T>(
     }
 }
 
+/// Builds what `plan` says. Returns nothing where somebody else has published the image meanwhile,
+/// which `plan` then reuses.
 async fn build_and_publish(
     builder: &dyn Builder,
     job: Job<'_>,
-    plan: Plan,
+    plan: &mut Plan,
     from: &BuildFrom,
-) -> Result<BuildReport, Error> {
+) -> Result<Option<BuildReport>, Error> {
     let Job {
         context,
         loaded,
         target,
         options,
     } = job;
-    let built = builder.build(job, &plan, from).await?;
+    let built = builder.build(job, plan, from).await?;
+    if let Some(digest) = built.overtaken {
+        flight::reuse(plan, digest);
+        return Ok(None);
+    }
     let published = if built.levels.is_empty() {
         PublishReport::default()
     } else {
         let publication = publication(loaded, &built, &plan.tags_to_write);
         let place = target.store.describe();
         context.observe(Event::Publishing { place: &place });
-        let publish =
-            async { Ok(publish(&*target.store, &publication, DEFAULT_CONCURRENCY).await?) };
-        unless_interrupted(options, publish).await?
+        let publish = publish_unless_overtaken(job, &publication);
+        match unless_interrupted(options, publish).await? {
+            Publishing::Done(report) => report,
+            Publishing::Overtaken(digest) => {
+                flight::reuse(plan, digest);
+                return Ok(None);
+            }
+        }
     };
     let records = context.records();
     for level in &built.levels {
@@ -234,7 +247,36 @@ async fn build_and_publish(
             builder.load(job, level.level, digest).await?;
         }
     }
-    Ok(report(loaded, target, plan, built, &published))
+    Ok(Some(report(
+        loaded,
+        target,
+        plan.clone(),
+        built,
+        &published,
+    )))
+}
+
+/// What came of publishing.
+enum Publishing {
+    Done(PublishReport),
+    /// Somebody else's image was there before the tags were written, and keeps them.
+    Overtaken(Digest),
+}
+
+async fn publish_unless_overtaken(
+    job: Job<'_>,
+    publication: &Publication,
+) -> Result<Publishing, Error> {
+    let store = &*job.target.store;
+    let report = publish_content(store, publication, DEFAULT_CONCURRENCY).await?;
+    if publication.tags.is_empty() {
+        return Ok(Publishing::Done(report));
+    }
+    if let Some(digest) = flight::overtaken(job).await? {
+        return Ok(Publishing::Overtaken(digest));
+    }
+    publish_tags(store, publication).await?;
+    Ok(Publishing::Done(report))
 }
 
 /// Gives the image the tags that it has besides those of its levels.

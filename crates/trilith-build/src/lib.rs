@@ -13,6 +13,7 @@ mod doctor;
 pub mod engine;
 mod error;
 mod explain;
+mod flight;
 mod inputs;
 mod inspect;
 mod labels;

@@ -12,6 +12,7 @@ mod engines;
 mod examples;
 mod explain;
 mod faults;
+mod flight;
 mod interop;
 mod readme;
 mod story;
