@@ -13,6 +13,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use trilith_core::{Action, Digest, Existence, FieldHasher, Level, Plan, Strategy};
+use trilith_oci::layout::Layout;
 
 use crate::builder::{Builder, Job};
 use crate::context::Event;
@@ -20,14 +21,16 @@ use crate::error::Error;
 use crate::target::{self, Destination};
 
 /// The directory of the locks in the store.
-pub(crate) const DIRECTORY: &str = "flights";
+pub(crate) const FLIGHTS: &str = "flights";
 /// How soon a lock that is held is asked for again, at first and at most.
 const FIRST_PAUSE: Duration = Duration::from_millis(5);
 const LONGEST_PAUSE: Duration = Duration::from_millis(200);
 
 /// The right to build an image, until it is dropped.
 pub(crate) struct Flight {
-    _held: Option<Held>,
+    held: Option<Held>,
+    /// Tells who prunes the store that a build runs.
+    store: Option<Layout>,
 }
 
 /// A lock that is held, on a file that is gone before the lock is.
@@ -56,17 +59,24 @@ impl Flight {
         job: Job<'_>,
         plan: &mut Plan,
     ) -> Result<Self, Error> {
-        if matches!(plan.action, Action::Reuse { .. }) || !may_reuse(job) {
-            return Ok(Self { _held: None });
-        }
-        let Some(held) = wait(job).await else {
-            return Ok(Self { _held: None });
+        let mut flight = Self {
+            held: None,
+            store: None,
         };
-        if let Existence::Present(digest) = builder.existence(job, Level::Source).await? {
+        if matches!(plan.action, Action::Reuse { .. }) {
+            return Ok(flight);
+        }
+        flight.store = job.context.layout().ok();
+        if may_reuse(job) {
+            flight.held = wait(job).await;
+        }
+        if flight.held.is_some()
+            && let Existence::Present(digest) = builder.existence(job, Level::Source).await?
+        {
             reuse(plan, digest);
             job.context.observe(Event::Planned(plan));
         }
-        Ok(Self { _held: Some(held) })
+        Ok(flight)
     }
 }
 
@@ -135,8 +145,25 @@ fn path(job: Job<'_>) -> PathBuf {
         .field("tag", job.loaded.tags.get(Level::Source).as_str())
         .field("repository", job.target.repository.to_string())
         .field("destination", destination);
-    let directory = job.context.store.join(DIRECTORY);
+    let directory = job.context.store.join(FLIGHTS);
     directory.join(name.finish().to_hex())
+}
+
+/// Removes the locks that the dead have left in `store`, and returns how many there are.
+pub(crate) fn remove_stale(store: &Path, dry_run: bool) -> usize {
+    let Ok(entries) = fs::read_dir(store.join(FLIGHTS)) else {
+        return 0;
+    };
+    let stale = entries.flatten().filter(|entry| {
+        let path = entry.path();
+        if dry_run {
+            let file = File::open(&path);
+            return file.is_ok_and(|file| file.try_lock().is_ok());
+        }
+        // What is held is removed when it is let go.
+        matches!(attempt(&path), Ok(Some(_)))
+    });
+    stale.count()
 }
 
 /// Returns the lock on the file at `path`, `None` while somebody else holds it.

@@ -110,6 +110,29 @@ impl Records {
         );
     }
 
+    /// Returns the layers of all payloads, each with the path of its record.
+    pub(crate) fn payloads(&self) -> Vec<(PathBuf, PayloadRecord)> {
+        let files = self.files("payloads").into_iter();
+        files
+            .filter_map(|path| {
+                let bytes = std::fs::read(&path).ok()?;
+                Some((path, serde_json::from_slice(&bytes).ok()?))
+            })
+            .collect()
+    }
+
+    /// Returns the files of every kind of record.
+    pub(crate) fn all_files(&self) -> Vec<PathBuf> {
+        let kinds = ["images", "payloads", "projects"].into_iter();
+        kinds.flat_map(|kind| self.files(kind)).collect()
+    }
+
+    fn files(&self, kind: &str) -> Vec<PathBuf> {
+        let entries = std::fs::read_dir(self.directory.join(kind));
+        let entries = entries.into_iter().flatten().flatten();
+        entries.map(|entry| entry.path()).collect()
+    }
+
     fn read<T: DeserializeOwned>(&self, kind: &str, name: &str) -> Option<T> {
         let bytes = std::fs::read(self.directory.join(kind).join(name)).ok()?;
         serde_json::from_slice(&bytes).ok()

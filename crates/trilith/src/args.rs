@@ -6,9 +6,12 @@
 )]
 
 use std::path::PathBuf;
+use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use trilith_core::{Platform, Repository, Scheme, Strategy, Tag};
+
+use crate::quantity;
 
 /// Agent runtime images from any base image, and never the same work twice.
 #[derive(Debug, Parser)]
@@ -64,6 +67,8 @@ pub(crate) enum Command {
     Inspect(Inspect),
     /// Copy an image between registries, layouts, archives, engines and directories
     Copy(Copy),
+    /// Remove what the local store does not need any more
+    Prune(Prune),
     /// Tell which engines answer, what each can do, and how to get the rest
     Doctor(Doctor),
 }
@@ -361,6 +366,29 @@ pub(crate) struct Copy {
     /// Copy only this platform's image of an index
     #[arg(long, value_name = "OS/ARCH")]
     pub(crate) platform: Option<Platform>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Prune {
+    /// Remove what was not used for this long, as in 12h, 7d or 4w
+    #[arg(long, value_name = "TIME", value_parser = quantity::duration)]
+    pub(crate) older_than: Option<Duration>,
+    /// Remove what was not used for longest, until the rest is no larger, as in 500MB or 10GB
+    #[arg(long, value_name = "SIZE", value_parser = quantity::size)]
+    pub(crate) keep_size: Option<u64>,
+    /// Keep the images of this level: versioned, lock or source
+    #[arg(long, value_enum, value_name = "LEVEL")]
+    pub(crate) keep_level: Vec<KeepLevel>,
+    /// Tell what would be removed, and remove nothing
+    #[arg(long)]
+    pub(crate) dry_run: bool,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum KeepLevel {
+    Versioned,
+    Lock,
+    Source,
 }
 
 #[derive(Debug, Args)]

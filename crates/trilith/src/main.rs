@@ -12,6 +12,7 @@ mod output;
 mod overrides;
 mod presets;
 mod progress;
+mod quantity;
 
 use std::process::ExitCode;
 
@@ -75,6 +76,10 @@ async fn run(cli: Cli, environment: &Environment, output: Output) -> Result<(), 
         Command::Doctor(args) => {
             let context = environment.context(global, output)?;
             commands::doctor::run(&context, &args, output).await
+        }
+        Command::Prune(args) => {
+            let context = environment.context(global, output)?;
+            commands::prune::run(&context, &args, output).await
         }
         Command::Copy(args) => {
             let context = environment.context(global, output)?;

@@ -8,4 +8,5 @@ pub(crate) mod hash;
 pub(crate) mod init;
 pub(crate) mod inspect;
 pub(crate) mod plan;
+pub(crate) mod prune;
 pub(crate) mod tags;

@@ -14,6 +14,7 @@ mod explain;
 mod faults;
 mod flight;
 mod interop;
+mod prune;
 mod readme;
 mod story;
 mod support;
