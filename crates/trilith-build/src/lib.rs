@@ -39,7 +39,9 @@ pub use error::Error;
 pub use explain::{CostlyLayer, CostlySteps, Explanation, explain};
 pub use inspect::{Inspection, inspect};
 pub use load::{TagReport, tags};
-pub use prune::{PruneOptions, PruneReport, PrunedImage, prune};
+pub use prune::{
+    PruneOptions, PruneReport, PrunedImage, RegistryPruneReport, prune, prune_registry,
+};
 pub use records::LayerRecord;
 pub use settings::{DockerfileOverrides, LockFiles, Overrides, Settings};
 pub use target::Destination;

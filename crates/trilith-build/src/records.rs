@@ -6,6 +6,7 @@
 
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
+use std::time::SystemTime;
 
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -74,6 +75,21 @@ impl Records {
     #[must_use]
     pub(crate) fn image(&self, digest: &Digest) -> Option<ImageRecord> {
         self.read("images", digest.hex())
+    }
+
+    /// Returns when the image `digest` was last built or found, `None` where it is not known.
+    pub(crate) fn last_used(&self, digest: &Digest) -> Option<SystemTime> {
+        let path = self.directory.join("images").join(digest.hex());
+        path.metadata()
+            .and_then(|metadata| metadata.modified())
+            .ok()
+    }
+
+    /// Notes that the image `digest`, which is known, was found now.
+    pub(crate) fn mark_used(&self, digest: &Digest) {
+        let path = self.directory.join("images").join(digest.hex());
+        let file = std::fs::File::open(path);
+        let _best_effort = file.and_then(|file| file.set_modified(SystemTime::now()));
     }
 
     /// Remembers the image `digest`.

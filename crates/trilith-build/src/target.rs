@@ -176,6 +176,7 @@ async fn check(
         .image(&digest)
         .is_some_and(|record| record.key == key)
     {
+        records.mark_used(&digest);
         return Ok(Existence::Present(digest));
     }
     let stale = |reason| {

@@ -67,7 +67,7 @@ pub(crate) enum Command {
     Inspect(Inspect),
     /// Copy an image between registries, layouts, archives, engines and directories
     Copy(Copy),
-    /// Remove what the local store does not need any more
+    /// Remove what the local store, or a repository, does not need any more
     Prune(Prune),
     /// Tell which engines answer, what each can do, and how to get the rest
     Doctor(Doctor),
@@ -382,6 +382,12 @@ pub(crate) struct Prune {
     /// Tell what would be removed, and remove nothing
     #[arg(long)]
     pub(crate) dry_run: bool,
+    /// Prune this repository on its registry instead; without --yes nothing is removed
+    #[arg(long, value_name = "REPOSITORY")]
+    pub(crate) registry: Option<Repository>,
+    /// With --registry: do remove
+    #[arg(long, requires = "registry", conflicts_with = "dry_run")]
+    pub(crate) yes: bool,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]

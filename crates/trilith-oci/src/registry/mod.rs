@@ -30,6 +30,7 @@ mod host;
 mod manifests;
 mod observe;
 mod referrers;
+mod removal;
 mod repository;
 mod retry;
 mod secret;

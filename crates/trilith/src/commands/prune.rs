@@ -3,8 +3,10 @@
 use std::fmt::Write as _;
 
 use serde::Serialize;
-use trilith_build::{Context, PruneOptions, PruneReport, prune};
-use trilith_core::{Digest, Level};
+use trilith_build::{
+    Context, PruneOptions, PruneReport, RegistryPruneReport, prune, prune_registry,
+};
+use trilith_core::{Digest, Level, Repository};
 
 use crate::args::{self, KeepLevel};
 use crate::output::{Failure, Output, bytes};
@@ -33,6 +35,67 @@ struct Pruned {
     bytes: u64,
 }
 
+#[derive(Serialize)]
+struct RegistryDocument {
+    repository: String,
+    dry_run: bool,
+    images: Vec<Tag>,
+    manifests: usize,
+    kept_images: usize,
+    unknown_images: usize,
+    running_images: usize,
+}
+
+#[derive(Serialize)]
+struct Tag {
+    image: String,
+    digest: Digest,
+    level: Option<Level>,
+    unused_seconds: u64,
+}
+
+impl RegistryDocument {
+    fn new(repository: &Repository, report: RegistryPruneReport, dry_run: bool) -> Self {
+        let images = report.images.into_iter();
+        let images = images.map(|(reference, digest, level, unused)| Tag {
+            image: reference.to_string(),
+            digest,
+            level,
+            unused_seconds: unused.as_secs(),
+        });
+        Self {
+            repository: repository.to_string(),
+            dry_run,
+            images: images.collect(),
+            manifests: report.manifests,
+            kept_images: report.kept_images,
+            unknown_images: report.unknown_images,
+            running_images: report.running_images,
+        }
+    }
+
+    fn text(&self) -> String {
+        let mut text = String::new();
+        let verb = verb(self.dry_run);
+        for tag in &self.images {
+            let unused = age(tag.unused_seconds);
+            let _infallible = writeln!(text, "{verb} {}, unused for {unused}", tag.image);
+        }
+        let (tags, manifests) = (self.images.len(), self.manifests);
+        let _infallible = writeln!(text, "{verb} {tags} tags, {manifests} manifests");
+        let (kept, unknown) = (self.kept_images, self.unknown_images);
+        let _infallible = writeln!(text, "  {kept} tags kept, {unknown} of unknown age");
+        if self.dry_run && !self.images.is_empty() {
+            text.push_str("  pass --yes to remove them\n");
+        }
+        text
+    }
+}
+
+fn verb(dry_run: bool) -> &'static str {
+    if dry_run { "would remove" } else { "removed" }
+}
+
 pub(crate) async fn run(
     context: &Context,
     args: &args::Prune,
@@ -42,8 +105,13 @@ pub(crate) async fn run(
         older_than: args.older_than,
         keep_size: args.keep_size,
         keep_levels: args.keep_level.iter().copied().map(level).collect(),
-        dry_run: args.dry_run,
+        dry_run: args.dry_run || (args.registry.is_some() && !args.yes),
     };
+    if let Some(repository) = &args.registry {
+        let report = prune_registry(context, repository, &options).await?;
+        let document = RegistryDocument::new(repository, report, options.dry_run);
+        return output.result(&document, || document.text());
+    }
     let document = document(prune(context, &options).await?, args.dry_run);
     output.result(&document, || text(&document))
 }
@@ -81,11 +149,7 @@ fn document(report: PruneReport, dry_run: bool) -> Document {
 
 fn text(document: &Document) -> String {
     let mut text = String::new();
-    let verb = if document.dry_run {
-        "would remove"
-    } else {
-        "removed"
-    };
+    let verb = verb(document.dry_run);
     for image in &document.images {
         let size = bytes(image.bytes);
         let unused = age(image.unused_seconds);

@@ -364,3 +364,156 @@ fn wrong_quantities_and_empty_stores() {
     assert_eq!(trilith.json(&["prune", "--older-than", "7d"])["blobs"], 0);
     assert!(!trilith.store().exists());
 }
+
+/// A registry that deletes, and two sources pushed to it, the first ten days ago.
+fn pushed_twice() -> (Scene, Value, Value) {
+    let registry = Registry::start(RegistryOptions {
+        delete: true,
+        ..RegistryOptions::default()
+    });
+    let base = busybox_image(&registry, "base:1", &ImageOptions::default());
+    let project = project(&registry, "acme/app", &base.reference);
+    let scene = Scene {
+        registry,
+        project,
+        trilith: Trilith::new(),
+    };
+    let first = scene.trilith.push(&scene.project);
+    age(&scene.trilith.store().join("records"));
+    scene.project.write("app/main.py", "changed = True\n");
+    let second = scene.trilith.push(&scene.project);
+    (scene, first, second)
+}
+
+fn prune_registry(scene: &Scene, flags: &[&str]) -> Value {
+    let repository = scene.registry.reference("acme/app");
+    let mut arguments = vec!["prune", "--registry", &repository, "--older-than", "7d"];
+    arguments.extend(flags);
+    let report = scene.trilith.json(&arguments);
+    assert_complete(&scene.registry, "acme/app");
+    report
+}
+
+fn pruned(report: &Value) -> Vec<&str> {
+    let images = report["images"].as_array().unwrap().iter();
+    let mut levels: Vec<&str> = images.map(|i| i["level"].as_str().unwrap()).collect();
+    levels.sort_unstable();
+    levels
+}
+
+#[test]
+fn a_repository_on_a_registry() {
+    let (scene, first, second) = pushed_twice();
+    let before = scene.registry.tags("acme/app");
+    // Four images, each with a list of referrers.
+    assert_eq!(before.len(), 8);
+    for flags in [&[] as &[&str], &["--dry-run"]] {
+        let report = prune_registry(&scene, flags);
+        assert_eq!(
+            (&report["dry_run"], pruned(&report)),
+            (&true.into(), vec!["source", "versioned"])
+        );
+        assert_eq!(scene.registry.tags("acme/app"), before);
+    }
+    let report = prune_registry(&scene, &["--yes", "--keep-level", "versioned"]);
+    assert_eq!(
+        (&report["dry_run"], pruned(&report)),
+        (&false.into(), vec!["source"])
+    );
+    assert_eq!(report["images"][0]["digest"], first["digest"]);
+    // The image, its list of inputs, and the list of that.
+    assert_eq!(
+        (count(&report, "manifests"), count(&report, "kept_images")),
+        (3, 3)
+    );
+    let after = scene.registry.tags("acme/app");
+    assert_eq!(after.len(), 6);
+    let hex = first["digest"].as_str().unwrap().replace(':', "-");
+    assert!(!after.contains(&hex) && before.contains(&hex));
+    assert!(!after.iter().any(|name| name == tag(&first["reference"])));
+    assert_eq!(scene.trilith.push(&scene.project)["action"], "reuse");
+    let inspected = scene
+        .trilith
+        .json(&["inspect", second["reference"].as_str().unwrap()]);
+    assert_eq!(inspected["inputs"]["level"], "source");
+    // A machine that has built none of it knows no age.
+    let stranger = Scene {
+        trilith: Trilith::new(),
+        ..scene
+    };
+    let report = prune_registry(&stranger, &["--yes"]);
+    assert_eq!(
+        (
+            count(&report, "unknown_images"),
+            count(&report, "manifests")
+        ),
+        (3, 0)
+    );
+}
+
+#[test]
+fn what_a_person_or_an_index_names_stays() {
+    let (scene, first, _second) = pushed_twice();
+    let digest = first["digest"].as_str().unwrap();
+    let manifest = scene.registry.manifest("acme/app", digest).unwrap();
+    let put = |name: &str, media_type: &str, body: &[u8]| {
+        use std::io::{Read as _, Write as _};
+        let host = scene.registry.host();
+        let mut stream = std::net::TcpStream::connect(host).unwrap();
+        let head = format!(
+            "PUT /v2/acme/app/manifests/{name} HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\
+             Content-Type: {media_type}\r\nContent-Length: {}\r\n\r\n",
+            body.len()
+        );
+        stream.write_all(head.as_bytes()).unwrap();
+        stream.write_all(body).unwrap();
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).unwrap();
+        assert!(answer.starts_with("HTTP/1.1 201"), "{answer}");
+    };
+    let media_type = "application/vnd.oci.image.index.v1+json";
+    let index = serde_json::json!({
+        "schemaVersion": 2,
+        "mediaType": media_type,
+        "manifests": [{
+            "mediaType": manifest.media_type, "digest": digest, "size": manifest.bytes.len(),
+        }],
+    });
+    put("several", media_type, index.to_string().as_bytes());
+    assert_eq!(pruned(&prune_registry(&scene, &[])), ["versioned"]);
+    let report = prune_registry(&scene, &["--yes", "--keep-level", "versioned"]);
+    assert_eq!(count(&report, "manifests"), 0);
+    assert!(scene.registry.manifest("acme/app", digest).is_some());
+
+    let (scene, first, _second) = pushed_twice();
+    let name = first["reference"].as_str().unwrap();
+    let stable = scene.registry.reference("acme/app:stable");
+    scene.trilith.json(&["copy", name, &stable]);
+    assert_eq!(pruned(&prune_registry(&scene, &["--yes"])), ["versioned"]);
+    assert!(scene.registry.manifest("acme/app", "stable").is_some());
+}
+
+#[test]
+fn a_registry_that_deletes_nothing() {
+    let scene = Scene::new();
+    scene.trilith.push(&scene.project);
+    age(&scene.trilith.store());
+    let repository = scene.registry.reference("acme/app");
+    let prune = [
+        "prune",
+        "--registry",
+        &repository,
+        "--older-than",
+        "7d",
+        "--yes",
+    ];
+    let error = scene.trilith.error(2, &prune);
+    assert!(
+        error.contains("deletes nothing") && error.contains("storage.delete"),
+        "{error}"
+    );
+    assert_complete(&scene.registry, "acme/app");
+    assert_eq!(scene.trilith.push(&scene.project)["action"], "reuse");
+    let error = scene.trilith.error(2, &["prune", "--yes"]);
+    assert!(error.contains("--registry"), "{error}");
+}

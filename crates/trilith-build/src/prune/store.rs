@@ -1,7 +1,7 @@
-//! What of the local store can go: images and payload layers that were not used for long or are too
-//! many, and whatever nothing refers to any more.
+//! The local store: images, payload layers that are kept for the next build, and what nothing refers
+//! to any more.
 //!
-//! Decides and does not print. What is removed is what the layout's sweep removes under its locks
+//! What is removed is what the layout's sweep removes under its locks
 //! ([`trilith_oci::layout::Layout::sweep`]), so that builds may run meanwhile.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -11,11 +11,11 @@ use std::time::{Duration, SystemTime};
 use trilith_core::{Digest, Level};
 use trilith_oci::layout::{Layout, StoredImage, Sweep, Swept};
 
+use super::{Item, PruneOptions, choose, level, runs};
 use crate::context::Context;
-use crate::engine::{RunningImage, running_images};
+use crate::engine::running_images;
 use crate::error::Error;
 use crate::flight;
-use crate::labels;
 use crate::records::{PayloadRecord, Records};
 
 /// How long a temporary directory is left alone while builds run, and any other.
@@ -23,19 +23,6 @@ const ABANDONED: Duration = Duration::from_secs(24 * 60 * 60);
 /// What temporary directories of builds are called, and those of everything else.
 const OF_BUILDS: [&str; 2] = ["engine-", "subtree-"];
 const OF_OTHERS: &str = ".tmp";
-
-/// What goes and what stays.
-#[derive(Clone, Debug, Default)]
-pub struct PruneOptions {
-    /// Images, layers, records and caches that were not used for this long go.
-    pub older_than: Option<Duration>,
-    /// The images and layers that were not used for longest go, until the rest has no more bytes.
-    pub keep_size: Option<u64>,
-    /// Images of these levels stay.
-    pub keep_levels: Vec<Level>,
-    /// Change nothing.
-    pub dry_run: bool,
-}
 
 /// What went, or would.
 #[derive(Clone, Debug, Default)]
@@ -77,26 +64,8 @@ pub struct PrunedImage {
     pub bytes: u64,
 }
 
-/// Something that can go: an image, or a payload layer that is kept for the next build.
-struct Item<'a> {
-    /// `None` for a layer.
-    image: Option<&'a StoredImage>,
-    blobs: BTreeMap<Digest, u64>,
-    last_used: SystemTime,
-    is_protected: bool,
-}
-
-impl Item<'_> {
-    fn name(&self) -> Option<(String, Digest)> {
-        let image = self.image?;
-        Some((image.name.clone(), image.descriptor.digest.clone()))
-    }
-
-    fn layer(&self) -> impl Iterator<Item = &Digest> {
-        let blobs = self.blobs.keys();
-        blobs.filter(|_| self.image.is_none())
-    }
-}
+/// An image, or a payload layer where there is none.
+type Stored<'a> = Item<Option<&'a StoredImage>>;
 
 /// Prunes the local store.
 ///
@@ -135,11 +104,12 @@ async fn prune_store(
     };
     let mut items = layers(&layout, &payloads)?;
     for image in &images {
-        let runs = running.iter().any(|running| is_of(image, running));
+        let runs = runs(&running, &image.blobs, &image.configs);
         report.running_images += usize::from(runs);
-        let keeps = level(image).is_some_and(|level| options.keep_levels.contains(&level));
+        let level = level(&image.configs);
+        let keeps = level.is_some_and(|level| options.keep_levels.contains(&level));
         items.push(Item {
-            image: Some(image),
+            what: Some(image),
             blobs: image.blobs.clone(),
             last_used: image.last_used,
             is_protected: runs || keeps,
@@ -147,8 +117,8 @@ async fn prune_store(
     }
     let (gone, kept) = choose(items, options, now);
     let sweep = Sweep {
-        names: gone.iter().filter_map(Item::name).collect(),
-        keep: kept.iter().flat_map(Item::layer).cloned().collect(),
+        names: gone.iter().filter_map(name).collect(),
+        keep: kept.iter().flat_map(layer).cloned().collect(),
         dry_run: options.dry_run,
     };
     let sweeping = layout.clone();
@@ -177,17 +147,27 @@ async fn prune_store(
     Ok(())
 }
 
+fn name(item: &Stored<'_>) -> Option<(String, Digest)> {
+    let image = item.what?;
+    Some((image.name.clone(), image.descriptor.digest.clone()))
+}
+
+fn layer<'a>(item: &'a Stored<'_>) -> impl Iterator<Item = &'a Digest> {
+    let blobs = item.blobs.keys();
+    blobs.filter(|_| item.what.is_none())
+}
+
 /// Returns the payload layers that are kept in the store for the next build.
 fn layers<'a>(
     layout: &Layout,
     payloads: &[(PathBuf, PayloadRecord)],
-) -> Result<Vec<Item<'a>>, Error> {
+) -> Result<Vec<Stored<'a>>, Error> {
     let mut items = BTreeMap::new();
     for (_, record) in payloads.iter().filter(|(_, record)| !record.foreign) {
         let digest = &record.descriptor.digest;
         if let Some((last_used, size)) = layout.last_used(digest)? {
             let item = Item {
-                image: None,
+                what: None,
                 blobs: BTreeMap::from([(digest.clone(), size)]),
                 last_used,
                 is_protected: false,
@@ -198,85 +178,28 @@ fn layers<'a>(
     Ok(items.into_values().collect())
 }
 
-fn level(image: &StoredImage) -> Option<Level> {
-    let labels = image.configs.first()?.labels();
-    labels::level(&labels)
-}
-
-/// Returns whether a container of `running` is one of `image`.
-fn is_of(image: &StoredImage, running: &RunningImage) -> bool {
-    let mut configs = image.configs.iter();
-    image.blobs.contains_key(&running.id)
-        || configs.any(|config| labels::are_same(&config.labels(), &running.labels))
-}
-
-/// Returns what goes and what stays.
-fn choose<'a>(
-    mut items: Vec<Item<'a>>,
-    options: &PruneOptions,
-    now: SystemTime,
-) -> (Vec<Item<'a>>, Vec<Item<'a>>) {
-    // Of what was used at the same time, as by one build, layers go before images.
-    items.sort_by_key(|item| item.last_used);
-    let is_old = |item: &Item<'_>| {
-        let unused = now.duration_since(item.last_used).unwrap_or_default();
-        options.older_than.is_some_and(|limit| unused > limit)
-    };
-    let (mut gone, kept): (Vec<Item<'a>>, Vec<Item<'a>>) = items
-        .into_iter()
-        .partition(|item| !item.is_protected && is_old(item));
-    let Some(keep_size) = options.keep_size else {
-        return (gone, kept);
-    };
-    let mut users: BTreeMap<Digest, usize> = BTreeMap::new();
-    let mut size = 0;
-    for (digest, bytes) in kept.iter().flat_map(|item| &item.blobs) {
-        let count = users.entry(digest.clone()).or_default();
-        if *count == 0 {
-            size += bytes;
-        }
-        *count += 1;
-    }
-    let mut left = Vec::new();
-    for item in kept {
-        if item.is_protected || size <= keep_size {
-            left.push(item);
-            continue;
-        }
-        for (digest, bytes) in &item.blobs {
-            let count = users.entry(digest.clone()).or_default();
-            *count -= 1;
-            if *count == 0 {
-                size -= bytes;
-            }
-        }
-        gone.push(item);
-    }
-    (gone, left)
-}
-
 fn describe(
     report: &mut PruneReport,
-    gone: &[Item<'_>],
-    kept: &[Item<'_>],
+    gone: &[Stored<'_>],
+    kept: &[Stored<'_>],
     swept: &Swept,
     now: SystemTime,
 ) {
     let removed = gone.iter().filter_map(|item| {
-        let image = item.image?;
+        let image = item.what?;
         // One that was built anew meanwhile stays.
         let went = swept.names.contains(&image.name);
         went.then(|| PrunedImage {
             name: image.name.clone(),
             digest: image.descriptor.digest.clone(),
-            level: level(image),
+            level: level(&image.configs),
             unused: now.duration_since(item.last_used).unwrap_or_default(),
             bytes: item.blobs.values().sum(),
         })
     });
     report.images = removed.collect();
-    report.layers = gone.iter().filter(|item| item.image.is_none()).count();
-    report.kept_images = kept.iter().filter(|item| item.image.is_some()).count();
+    report.layers = gone.iter().filter(|item| item.what.is_none()).count();
+    report.kept_images = kept.iter().filter(|item| item.what.is_some()).count();
     report.blobs = swept.blobs;
     report.freed_bytes = swept.bytes;
     report.kept_bytes = swept.left;
