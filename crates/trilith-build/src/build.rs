@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use tokio::sync::Notify;
 use trilith_core::{
-    Action, BuildFrom, Digest, InputsDocument, Level, Plan, PlanOptions, Reference,
+    Action, BuildFrom, Digest, InputList, InputsDocument, Level, Plan, PlanOptions, Reference,
 };
 use trilith_oci::image::Manifest;
 use trilith_oci::layer::Compression;
@@ -377,7 +377,7 @@ fn publication(loaded: &Loaded, built: &Built, tags: &[Level]) -> Publication {
         ..Publication::default()
     };
     for level in &built.levels {
-        add_level(&mut publication, loaded, level);
+        add_level(&mut publication, &loaded.inputs, level);
     }
     if built.tagged {
         return publication;
@@ -395,7 +395,7 @@ fn publication(loaded: &Loaded, built: &Built, tags: &[Level]) -> Publication {
 }
 
 /// Adds the images of `level`, their index, and the list of their inputs to `publication`.
-fn add_level(publication: &mut Publication, loaded: &Loaded, level: &BuiltLevel) {
+pub(crate) fn add_level(publication: &mut Publication, inputs: &InputList, level: &BuiltLevel) {
     let memory = |media_type: &str, bytes: bytes::Bytes| PublicationBlob {
         descriptor: Descriptor::of(media_type, &bytes),
         origins: vec![BlobOrigin::Upload(BlobSource::Memory(bytes))],
@@ -410,7 +410,7 @@ fn add_level(publication: &mut Publication, loaded: &Loaded, level: &BuiltLevel)
     if level.images.len() > 1 {
         publication.manifests.push(level.top.clone());
     }
-    let document = InputsDocument::new(&loaded.inputs, level.level).to_json();
+    let document = InputsDocument::new(inputs, level.level).to_json();
     let document = memory(media_type::TRILITH_INPUTS, document.into());
     let (empty, bytes) = Manifest::empty_config();
     let artifact = Manifest::artifact(

@@ -22,6 +22,7 @@ mod load;
 pub mod preset;
 pub mod project;
 mod prune;
+mod rebase;
 mod recipe;
 mod records;
 mod settings;
@@ -42,6 +43,7 @@ pub use load::{TagReport, tags};
 pub use prune::{
     PruneOptions, PruneReport, PrunedImage, RegistryPruneReport, prune, prune_registry,
 };
+pub use rebase::{RebaseOptions, RebaseReport, rebase};
 pub use records::LayerRecord;
 pub use settings::{DockerfileOverrides, LockFiles, Overrides, Settings};
 pub use target::Destination;

@@ -9,7 +9,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
-use trilith_core::{Platform, Repository, Scheme, Strategy, Tag};
+use trilith_core::{Platform, Reference, Repository, Scheme, Strategy, Tag};
 
 use crate::quantity;
 
@@ -67,6 +67,8 @@ pub(crate) enum Command {
     Inspect(Inspect),
     /// Copy an image between registries, layouts, archives, engines and directories
     Copy(Copy),
+    /// Put the layers of an image on another base, without a build
+    Rebase(Rebase),
     /// Remove what the local store, or a repository, does not need any more
     Prune(Prune),
     /// Tell which engines answer, what each can do, and how to get the rest
@@ -366,6 +368,22 @@ pub(crate) struct Copy {
     /// Copy only this platform's image of an index
     #[arg(long, value_name = "OS/ARCH")]
     pub(crate) platform: Option<Platform>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Rebase {
+    /// The image whose layers are taken: a recipe of layers made it, and it is on a registry
+    #[arg(value_name = "IMAGE")]
+    pub(crate) image: Reference,
+    /// The base they are put on
+    #[arg(long, value_name = "IMAGE")]
+    pub(crate) new_base: Reference,
+    /// An image in the repository of the old base [default: the new base]
+    #[arg(long, value_name = "IMAGE")]
+    pub(crate) old_base: Option<Reference>,
+    /// The tag of the result, in the repository of the image
+    #[arg(long, value_name = "TAG")]
+    pub(crate) tag: Tag,
 }
 
 #[derive(Debug, Args)]

@@ -77,6 +77,10 @@ async fn run(cli: Cli, environment: &Environment, output: Output) -> Result<(), 
             let context = environment.context(global, output)?;
             commands::doctor::run(&context, &args, output).await
         }
+        Command::Rebase(args) => {
+            let context = environment.context(global, output)?;
+            commands::rebase::run(&context, &args, output).await
+        }
         Command::Prune(args) => {
             let context = environment.context(global, output)?;
             commands::prune::run(&context, &args, output).await

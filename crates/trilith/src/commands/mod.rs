@@ -9,4 +9,5 @@ pub(crate) mod init;
 pub(crate) mod inspect;
 pub(crate) mod plan;
 pub(crate) mod prune;
+pub(crate) mod rebase;
 pub(crate) mod tags;

@@ -16,5 +16,6 @@ mod flight;
 mod interop;
 mod prune;
 mod readme;
+mod rebase;
 mod story;
 mod support;

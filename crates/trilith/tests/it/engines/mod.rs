@@ -103,7 +103,9 @@ mod a_refused_push_moves_no_tag {
 /// The lock knows nothing of engines: two stand for all.
 mod at_once {
     use super::parts::Engine;
-    use super::together::{the_first_keeps_the_tags, two_at_once_build_once};
+    use super::together::{
+        an_image_of_steps_is_not_rebased, the_first_keeps_the_tags, two_at_once_build_once,
+    };
 
     #[test]
     fn docker_20_10_builds_once() {
@@ -118,6 +120,11 @@ mod at_once {
     #[test]
     fn docker_20_10_keeps_the_first() {
         the_first_keeps_the_tags(Engine::docker_20);
+    }
+
+    #[test]
+    fn docker_20_10_is_not_rebased() {
+        an_image_of_steps_is_not_rebased(Engine::docker_20);
     }
 
     #[test]

@@ -62,3 +62,25 @@ pub(super) fn the_first_keeps_the_tags(engine: Start) {
     assert_eq!(first["digest"], kept.digest.as_str());
     assert_eq!(engine.images(), Vec::<String>::new());
 }
+
+/// What steps have made may depend on the base they ran on.
+pub(super) fn an_image_of_steps_is_not_rebased(engine: Start) {
+    let registry = Registry::start(RegistryOptions::default());
+    let base = busybox_image(&registry, "base:1", &ImageOptions::default());
+    let (engine, trilith) = (engine(), Trilith::new());
+    let project = project(&registry, &base.reference);
+    let built = pushed(&trilith, &engine, &project);
+    let image = built["reference"].as_str().unwrap();
+    let before = registry.tags("acme/app");
+    let rebase = [
+        "rebase",
+        image,
+        "--new-base",
+        &base.reference,
+        "--tag",
+        "rebased",
+    ];
+    let error = trilith.error(2, &rebase);
+    assert!(error.contains("ran its steps on the base"), "{error}");
+    assert_eq!(registry.tags("acme/app"), before);
+}
