@@ -9,7 +9,7 @@ mod engine;
 mod engine_images;
 mod graft;
 mod instructions;
-mod leftovers;
+pub(crate) mod leftovers;
 
 use std::sync::Arc;
 

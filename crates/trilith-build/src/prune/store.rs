@@ -12,6 +12,7 @@ use trilith_core::{Digest, Level};
 use trilith_oci::layout::{Layout, StoredImage, Sweep, Swept};
 
 use super::{Item, PruneOptions, choose, level, runs};
+use crate::builder::leftovers;
 use crate::context::Context;
 use crate::engine::running_images;
 use crate::error::Error;
@@ -21,7 +22,7 @@ use crate::records::{PayloadRecord, Records};
 /// How long a temporary directory is left alone while builds run, and any other.
 const ABANDONED: Duration = Duration::from_secs(24 * 60 * 60);
 /// What temporary directories of builds are called, and those of everything else.
-const OF_BUILDS: [&str; 2] = ["engine-", "subtree-"];
+const OF_BUILDS: [&str; 2] = [leftovers::PREFIX, "subtree-"];
 const OF_OTHERS: &str = ".tmp";
 
 /// What went, or would.
@@ -238,6 +239,12 @@ fn remove_temporary(
     for path in list(store) {
         let of_builds = named(&path, &OF_BUILDS);
         if !path.is_dir() || !(of_builds || named(&path, &[OF_OTHERS])) {
+            continue;
+        }
+        if leftovers::has_note(&path) {
+            if was_alone && !dry_run {
+                leftovers::leave_only_note(&path);
+            }
             continue;
         }
         if (of_builds && was_alone) || is_abandoned(&path) {

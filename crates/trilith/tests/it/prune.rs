@@ -115,6 +115,11 @@ fn what_a_name_uses_stays_and_the_rest_goes() {
     let stray = store.join("blobs/sha256").join("0".repeat(64));
     fs::write(&stray, "stray").unwrap();
     fs::create_dir(store.join("engine-gone")).unwrap();
+    // What tells the next build of names in an engine is still needed; what was beside it is not.
+    let noted = store.join("engine-noted");
+    fs::create_dir(&noted).unwrap();
+    fs::write(noted.join("names"), "unix:///nowhere.sock\n").unwrap();
+    fs::write(noted.join("image.tar"), "large").unwrap();
     fs::create_dir_all(store.join("flights")).unwrap();
     fs::write(store.join("flights/gone"), "").unwrap();
     let would = scene.prune(&["--dry-run"]);
@@ -139,6 +144,8 @@ fn what_a_name_uses_stays_and_the_rest_goes() {
         (2, 3)
     );
     assert_eq!(blobs(&scene.trilith), before);
+    assert_eq!(files(&noted), [noted.join("names")]);
+    fs::remove_dir_all(&noted).unwrap();
     assert_eq!(files(&store), everything);
     assert_eq!(scene.build()["action"], "reuse");
     let inspected = scene.trilith.json(&[

@@ -164,9 +164,9 @@ fn what_graft_did_not_make_is_refused() {
         "trilith.toml",
         crate::support::recipe(&scene.registry.reference("acme/app"), "scratch"),
     );
-    let bare = scene.trilith.push(&scene.project);
-    let bare = bare["reference"].as_str().unwrap();
-    let error = scene.refused(2, bare, &["--new-base", &base]);
+    let on_nothing = scene.trilith.push(&scene.project);
+    let on_nothing = on_nothing["reference"].as_str().unwrap();
+    let error = scene.refused(2, on_nothing, &["--new-base", &base]);
     assert!(
         error.contains("stands on no base") && error.contains("hint: "),
         "{error}"
