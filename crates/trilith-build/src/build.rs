@@ -8,13 +8,13 @@ use std::sync::Arc;
 
 use tokio::sync::Notify;
 use trilith_core::{
-    Action, BuildFrom, Digest, InputsDocument, Level, Plan, PlanOptions, Reference,
+    Action, BuildFrom, Digest, InputList, InputsDocument, Level, Plan, PlanOptions, Reference,
 };
 use trilith_oci::image::Manifest;
 use trilith_oci::layer::Compression;
 use trilith_oci::publish::{
     BlobOrigin, BlobOutcome, DEFAULT_CONCURRENCY, Publication, PublicationBlob, PublishReport,
-    publish,
+    publish_content, publish_tags,
 };
 use trilith_oci::{BlobSource, Descriptor, Name, media_type};
 
@@ -23,6 +23,7 @@ use crate::builder::{self, Builder, BuilderChoice, Built, BuiltLevel, Engines, J
 use crate::context::{Context, Event};
 use crate::engine::{BuildSecret, CacheEntry, Network, SshAgent};
 use crate::error::Error;
+use crate::flight::{self, Flight};
 use crate::load::{Loaded, load};
 use crate::records::{ImageRecord, LastBuild, LayerRecord};
 use crate::settings::Settings;
@@ -180,25 +181,26 @@ pub(crate) async fn plan_job(builder: &dyn Builder, job: Job<'_>) -> Result<Plan
     target::plan_with(job.loaded, job.target, job.options.plan, existence).await
 }
 
-/// Reuses or builds, as `plan` says.
+/// Reuses or builds, as `plan` says once nobody else on this machine builds the same.
 ///
 /// # Errors
 /// As [`build`].
 pub(crate) async fn carry_out(
     builder: &dyn Builder,
     job: Job<'_>,
-    plan: Plan,
+    mut plan: Plan,
 ) -> Result<BuildReport, Error> {
     let options = job.options;
-    let report = match plan.action.clone() {
-        Action::Reuse { level, digest } => {
-            if options.engine.load {
-                builder.load(job, level, &digest).await?;
-            }
-            planned(job.context, job.loaded, job.target, plan)
-        }
-        Action::Build { from } => build_and_publish(builder, job, plan, &from).await?,
+    let board = Flight::board(builder, job, &mut plan);
+    let _flight = unless_interrupted(options, board).await?;
+    let built = match plan.action.clone() {
+        Action::Build { from } => build_and_publish(builder, job, &mut plan, &from).await?,
+        Action::Reuse { .. } => None,
     };
+    if let (Action::Reuse { level, digest }, true) = (&plan.action, options.engine.load) {
+        builder.load(job, *level, digest).await?;
+    }
+    let report = built.unwrap_or_else(|| planned(job.context, job.loaded, job.target, plan));
     unless_interrupted(options, name_also(builder, job, &report)).await?;
     Ok(report)
 }
@@ -214,28 +216,39 @@ pub(crate) async fn unless_interrupted<T>(
     }
 }
 
+/// Builds what `plan` says. Returns nothing where somebody else has published the image meanwhile,
+/// which `plan` then reuses.
 async fn build_and_publish(
     builder: &dyn Builder,
     job: Job<'_>,
-    plan: Plan,
+    plan: &mut Plan,
     from: &BuildFrom,
-) -> Result<BuildReport, Error> {
+) -> Result<Option<BuildReport>, Error> {
     let Job {
         context,
         loaded,
         target,
         options,
     } = job;
-    let built = builder.build(job, &plan, from).await?;
+    let built = builder.build(job, plan, from).await?;
+    if let Some(digest) = built.overtaken {
+        flight::reuse(plan, digest);
+        return Ok(None);
+    }
     let published = if built.levels.is_empty() {
         PublishReport::default()
     } else {
         let publication = publication(loaded, &built, &plan.tags_to_write);
         let place = target.store.describe();
         context.observe(Event::Publishing { place: &place });
-        let publish =
-            async { Ok(publish(&*target.store, &publication, DEFAULT_CONCURRENCY).await?) };
-        unless_interrupted(options, publish).await?
+        let publish = publish_unless_overtaken(job, &publication);
+        match unless_interrupted(options, publish).await? {
+            Publishing::Done(report) => report,
+            Publishing::Overtaken(digest) => {
+                flight::reuse(plan, digest);
+                return Ok(None);
+            }
+        }
     };
     let records = context.records();
     for level in &built.levels {
@@ -257,7 +270,36 @@ async fn build_and_publish(
             }
         }
     }
-    Ok(report(loaded, target, plan, built, &published))
+    Ok(Some(report(
+        loaded,
+        target,
+        plan.clone(),
+        built,
+        &published,
+    )))
+}
+
+/// What came of publishing.
+enum Publishing {
+    Done(PublishReport),
+    /// Somebody else's image was there before the tags were written, and keeps them.
+    Overtaken(Digest),
+}
+
+async fn publish_unless_overtaken(
+    job: Job<'_>,
+    publication: &Publication,
+) -> Result<Publishing, Error> {
+    let store = &*job.target.store;
+    let report = publish_content(store, publication, DEFAULT_CONCURRENCY).await?;
+    if publication.tags.is_empty() {
+        return Ok(Publishing::Done(report));
+    }
+    if let Some(digest) = flight::overtaken(job).await? {
+        return Ok(Publishing::Overtaken(digest));
+    }
+    publish_tags(store, publication).await?;
+    Ok(Publishing::Done(report))
 }
 
 /// Gives the image the tags that it has besides those of its levels.
@@ -358,7 +400,7 @@ fn publication(loaded: &Loaded, built: &Built, tags: &[Level]) -> Publication {
         ..Publication::default()
     };
     for level in &built.levels {
-        add_level(&mut publication, loaded, level);
+        add_level(&mut publication, &loaded.inputs, level);
     }
     if built.tagged {
         return publication;
@@ -374,7 +416,7 @@ fn publication(loaded: &Loaded, built: &Built, tags: &[Level]) -> Publication {
 }
 
 /// Adds the images of `level`, their index, and the list of their inputs to `publication`.
-fn add_level(publication: &mut Publication, loaded: &Loaded, level: &BuiltLevel) {
+pub(crate) fn add_level(publication: &mut Publication, inputs: &InputList, level: &BuiltLevel) {
     let memory = |media_type: &str, bytes: bytes::Bytes| PublicationBlob {
         descriptor: Descriptor::of(media_type, &bytes),
         origins: vec![BlobOrigin::Upload(BlobSource::Memory(bytes))],
@@ -389,7 +431,7 @@ fn add_level(publication: &mut Publication, loaded: &Loaded, level: &BuiltLevel)
     if level.images.len() > 1 {
         publication.manifests.push(level.top.clone());
     }
-    let document = InputsDocument::new(&loaded.inputs, level.level).to_json();
+    let document = InputsDocument::new(inputs, level.level).to_json();
     let document = memory(media_type::TRILITH_INPUTS, document.into());
     let (empty, bytes) = Manifest::empty_config();
     let artifact = Manifest::artifact(

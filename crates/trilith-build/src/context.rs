@@ -5,7 +5,7 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use trilith_core::{Digest, Level, Plan, Platform, StatCache};
+use trilith_core::{Digest, Level, Plan, Platform, Reference, StatCache};
 use trilith_oci::archive::{DEFAULT_DOCKER_HOST, LayerForm};
 use trilith_oci::layout::Layout;
 use trilith_oci::place::Place;
@@ -40,6 +40,11 @@ pub enum Event<'a> {
     Warning(&'a str),
     /// The plan was made.
     Planned(&'a Plan),
+    /// Another build on this machine makes the image, and is waited for.
+    Waiting {
+        /// The image.
+        reference: &'a Reference,
+    },
     /// A layer is there, written now or before.
     Layer {
         /// Its level.

@@ -228,6 +228,14 @@ pub enum Error {
         /// The image.
         image: String,
     },
+    /// The layers of an image cannot be put on another base as they are.
+    #[error("cannot rebase `{image}`: {reason}")]
+    NotRebasable {
+        /// The image.
+        image: String,
+        /// Why not.
+        reason: String,
+    },
     /// The list of inputs that an image carries is not one.
     #[error("the list of inputs of `{image}` is malformed")]
     Inputs {
@@ -275,6 +283,7 @@ impl Error {
             | Self::BaseOutOfReach { .. }
             | Self::Cut(_)
             | Self::Settings(_)
+            | Self::NotRebasable { .. }
             | Self::LoadPlatforms { .. }
             | Self::BaseList(_)
             | Self::Matrix(_)
@@ -348,6 +357,9 @@ impl Error {
             Self::NeverBuilt { .. } => {
                 Some("name the image to compare with, as in `trilith explain IMAGE`".to_owned())
             }
+            Self::NotRebasable { .. } => Some(
+                "build it on the new base, as in `trilith build --base-image IMAGE`".to_owned(),
+            ),
             Self::NoInputs { .. } => Some("images that `trilith build` makes carry one".to_owned()),
             _ => None,
         }

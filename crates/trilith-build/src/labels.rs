@@ -25,6 +25,27 @@ pub(crate) fn labels(keys: &Keys, level: Level) -> BTreeMap<String, String> {
     labels
 }
 
+/// Returns the level that labels speak of.
+pub(crate) fn level(labels: &BTreeMap<&str, &str>) -> Option<Level> {
+    let text = labels.get(LEVEL)?;
+    Level::ALL
+        .into_iter()
+        .find(|level| level.to_string() == *text)
+}
+
+/// Returns whether the labels of an image and those of a container are of the same image of a
+/// level.
+pub(crate) fn are_same(image: &BTreeMap<&str, &str>, container: &BTreeMap<String, String>) -> bool {
+    let Some(level) = level(image) else {
+        return false;
+    };
+    let same = |name: &str| {
+        let own = image.get(name);
+        own.is_some() && own.copied() == container.get(name).map(String::as_str)
+    };
+    same(LEVEL) && same(&key_label(level))
+}
+
 /// Returns the key that `image` carries for `level`.
 pub(crate) fn key(image: &Image, level: Level) -> Option<String> {
     image

@@ -189,7 +189,7 @@ fn recorded(
         Some(image) if record.foreign => Blob::Image(image.clone()),
         _ => {
             let layout = context.layout()?;
-            if !layout.has_blob(&record.descriptor) {
+            if !layout.find_blob(&record.descriptor) {
                 return Ok(None);
             }
             Blob::Store(layout.blob_path(&record.descriptor.digest))

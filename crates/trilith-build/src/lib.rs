@@ -14,6 +14,7 @@ mod doctor;
 pub mod engine;
 mod error;
 mod explain;
+mod flight;
 mod inputs;
 mod inspect;
 mod labels;
@@ -21,6 +22,8 @@ mod layers;
 mod load;
 pub mod preset;
 pub mod project;
+mod prune;
+mod rebase;
 mod recipe;
 mod records;
 mod settings;
@@ -38,6 +41,10 @@ pub use error::Error;
 pub use explain::{CostlyLayer, CostlySteps, Explanation, explain};
 pub use inspect::{Inspection, inspect};
 pub use load::{TagReport, tags};
+pub use prune::{
+    PruneOptions, PruneReport, PrunedImage, RegistryPruneReport, prune, prune_registry,
+};
+pub use rebase::{RebaseOptions, RebaseReport, rebase};
 pub use records::LayerRecord;
 pub use settings::{DockerfileOverrides, LockFiles, Overrides, Settings};
 pub use target::Destination;

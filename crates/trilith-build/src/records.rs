@@ -6,6 +6,7 @@
 
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
+use std::time::SystemTime;
 
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -76,6 +77,21 @@ impl Records {
         self.read("images", digest.hex())
     }
 
+    /// Returns when the image `digest` was last built or found, `None` where it is not known.
+    pub(crate) fn last_used(&self, digest: &Digest) -> Option<SystemTime> {
+        let path = self.directory.join("images").join(digest.hex());
+        path.metadata()
+            .and_then(|metadata| metadata.modified())
+            .ok()
+    }
+
+    /// Notes that the image `digest`, which is known, was found now.
+    pub(crate) fn mark_used(&self, digest: &Digest) {
+        let path = self.directory.join("images").join(digest.hex());
+        let file = std::fs::File::open(path);
+        let _best_effort = file.and_then(|file| file.set_modified(SystemTime::now()));
+    }
+
     /// Remembers the image `digest`.
     pub(crate) fn remember_image(&self, digest: &Digest, record: &ImageRecord) {
         self.write("images", digest.hex(), record);
@@ -108,6 +124,29 @@ impl Records {
             Digest::of(directory.as_os_str().as_encoded_bytes()).hex(),
             record,
         );
+    }
+
+    /// Returns the layers of all payloads, each with the path of its record.
+    pub(crate) fn payloads(&self) -> Vec<(PathBuf, PayloadRecord)> {
+        let files = self.files("payloads").into_iter();
+        files
+            .filter_map(|path| {
+                let bytes = std::fs::read(&path).ok()?;
+                Some((path, serde_json::from_slice(&bytes).ok()?))
+            })
+            .collect()
+    }
+
+    /// Returns the files of every kind of record.
+    pub(crate) fn all_files(&self) -> Vec<PathBuf> {
+        let kinds = ["images", "payloads", "projects"].into_iter();
+        kinds.flat_map(|kind| self.files(kind)).collect()
+    }
+
+    fn files(&self, kind: &str) -> Vec<PathBuf> {
+        let entries = std::fs::read_dir(self.directory.join(kind));
+        let entries = entries.into_iter().flatten().flatten();
+        entries.map(|entry| entry.path()).collect()
     }
 
     fn read<T: DeserializeOwned>(&self, kind: &str, name: &str) -> Option<T> {

@@ -144,7 +144,16 @@ pub(crate) async fn existence(
         })?;
     match resolved {
         None => Ok(Existence::Absent),
-        Some(descriptor) => check(context, loaded, target, level, &descriptor).await,
+        Some(descriptor) => {
+            let existence = check(context, loaded, target, level, &descriptor).await?;
+            if target.destination == Destination::Store
+                && matches!(existence, Existence::Present(_))
+            {
+                // What is found is in use, and is not pruned for its age.
+                let _there = context.layout()?.find_blob(&descriptor);
+            }
+            Ok(existence)
+        }
     }
 }
 
@@ -167,6 +176,7 @@ async fn check(
         .image(&digest)
         .is_some_and(|record| record.key == key)
     {
+        records.mark_used(&digest);
         return Ok(Existence::Present(digest));
     }
     let stale = |reason| {

@@ -108,11 +108,26 @@ impl PublishReport {
 /// Writes `publication` to `destination`, at most `concurrency` blobs or manifests at a time.
 ///
 /// # Errors
-/// [`Error::Malformed`], before anything is written, where a manifest names something that
-/// the publication does not hold. [`Error::Transfer`], which names the blob and both places,
-/// where one cannot be brought there. After an error no tag has been moved to a manifest
-/// that is not complete.
+/// As [`publish_content`]. After an error no tag has been moved to a manifest that is not
+/// complete.
 pub async fn publish(
+    destination: &dyn ImageStore,
+    publication: &Publication,
+    concurrency: NonZeroUsize,
+) -> Result<PublishReport, Error> {
+    let report = publish_content(destination, publication, concurrency).await?;
+    publish_tags(destination, publication).await?;
+    Ok(report)
+}
+
+/// Writes everything of `publication` but its tags, for a caller that has something to ask
+/// before those move.
+///
+/// # Errors
+/// [`Error::Malformed`], before anything is written, where a manifest or tag names something that
+/// the publication does not hold. [`Error::Transfer`], which names the blob and both places,
+/// where one cannot be brought there.
+pub async fn publish_content(
     destination: &dyn ImageStore,
     publication: &Publication,
     concurrency: NonZeroUsize,
@@ -144,10 +159,21 @@ pub async fn publish(
         publish_manifests(destination, &with_tag, concurrency).await?;
         publish_manifests(destination, &artifacts, concurrency).await?;
     }
-    for (tag, manifest) in tagged {
+    Ok(report)
+}
+
+/// Writes the tags of `publication`, the rest of which is at `destination`.
+///
+/// # Errors
+/// As [`publish_content`], and what writing a tag comes to.
+pub async fn publish_tags(
+    destination: &dyn ImageStore,
+    publication: &Publication,
+) -> Result<(), Error> {
+    for (tag, manifest) in check(publication)? {
         destination.tag(tag, manifest).await?;
     }
-    Ok(report)
+    Ok(())
 }
 
 /// Checks that `publication` holds all that its manifests and tags name, and returns each

@@ -8,10 +8,11 @@
 use std::io::{self, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, Weak};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
+use crate::command::TIME_LIMIT;
 use crate::http::{Request, parse_head, parse_status, read_head};
 
 /// What goes wrong.
@@ -23,6 +24,8 @@ pub enum Fault {
     Silence,
     /// The answer comes this much later.
     Delay(Duration),
+    /// The request is passed on once the rules are [cleared](FaultProxy::clear).
+    Hold,
     /// The connection ends after this many bytes of the answer's body.
     CutResponse(u64),
     /// The connections on both sides end after this many bytes of the request's body.
@@ -116,7 +119,11 @@ struct Shared {
     upstream: String,
     ending: AtomicBool,
     rules: Mutex<Vec<Rule>>,
+    /// How often the rules were cleared, which what is held waits for.
+    cleared: (Mutex<u64>, Condvar),
     requests: Mutex<Vec<Request>>,
+    /// Told of each request.
+    noted: Condvar,
     connections: Mutex<Vec<Weak<TcpStream>>>,
 }
 
@@ -133,6 +140,8 @@ impl FaultProxy {
             upstream: upstream.to_owned(),
             ending: AtomicBool::new(false),
             rules: Mutex::default(),
+            cleared: <(Mutex<u64>, Condvar)>::default(),
+            noted: Condvar::new(),
             requests: Mutex::default(),
             connections: Mutex::default(),
         });
@@ -168,6 +177,7 @@ impl FaultProxy {
     /// Removes all rules.
     pub fn clear(&self) {
         lock(&self.shared.rules).clear();
+        self.shared.release();
     }
 
     /// Returns the requests seen since the start or the last
@@ -175,6 +185,29 @@ impl FaultProxy {
     #[must_use]
     pub fn requests(&self) -> Vec<Request> {
         lock(&self.shared.requests).clone()
+    }
+
+    /// Returns once `count` requests with `method` have come whose path contains `path`.
+    ///
+    /// # Panics
+    /// When they do not come in [`TIME_LIMIT`].
+    pub fn wait_for(&self, count: usize, method: &str, path: &str) {
+        let missing = |requests: &mut Vec<Request>| {
+            let asked = requests
+                .iter()
+                .filter(|request| request.method == method && request.path.contains(path));
+            asked.count() < count
+        };
+        let requests = lock(&self.shared.requests);
+        let noted = self
+            .shared
+            .noted
+            .wait_timeout_while(requests, TIME_LIMIT, missing);
+        let (requests, waited) = noted.unwrap_or_else(PoisonError::into_inner);
+        assert!(
+            !waited.timed_out(),
+            "there were no {count} requests {method} {path}, but {requests:?}"
+        );
     }
 
     /// Makes [`requests`](Self::requests) start over. No request may be under way.
@@ -186,6 +219,7 @@ impl FaultProxy {
 impl Drop for FaultProxy {
     fn drop(&mut self) {
         self.shared.ending.store(true, Ordering::SeqCst);
+        self.shared.release();
         let _ = TcpStream::connect(self.address);
         if let Some(acceptor) = self.acceptor.take() {
             let _ = acceptor.join();
@@ -230,6 +264,7 @@ impl Shared {
     fn note(&self, request: &Request) -> usize {
         let mut requests = lock(&self.requests);
         requests.push(request.clone());
+        self.noted.notify_all();
         requests.len() - 1
     }
 
@@ -238,6 +273,19 @@ impl Shared {
         if let Some(request) = lock(&self.requests).get_mut(number) {
             change(request);
         }
+    }
+
+    /// Lets everything go on that is held.
+    fn release(&self) {
+        *lock(&self.cleared.0) += 1;
+        self.cleared.1.notify_all();
+    }
+
+    /// Waits until the rules have been cleared more often than `times`.
+    fn hold(&self, times: u64) {
+        let (cleared, changed) = &self.cleared;
+        let held = changed.wait_while(lock(cleared), |cleared| *cleared == times);
+        drop(held.unwrap_or_else(PoisonError::into_inner));
     }
 
     fn fault_for(&self, request: &Request) -> Option<Fault> {
@@ -262,10 +310,12 @@ fn serve(client: TcpStream, shared: &Arc<Shared>) -> io::Result<()> {
     };
     let number = shared.note(&request);
     let mut limits = (u64::MAX, u64::MAX);
+    let cleared = *lock(&shared.cleared.0);
     match shared.fault_for(&request) {
         None => {}
         Some(Fault::Silence) => return drain(&client),
         Some(Fault::Delay(time)) => thread::sleep(time),
+        Some(Fault::Hold) => shared.hold(cleared),
         Some(Fault::CutRequest(bytes)) => limits.0 = bytes,
         Some(Fault::CutResponse(bytes)) => limits.1 = bytes,
         Some(Fault::Answer(status, headers)) => {

@@ -7,9 +7,12 @@
 
 use std::num::NonZeroUsize;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
-use trilith_core::{Platform, Repository, Scheme, Strategy, Tag};
+use trilith_core::{Platform, Reference, Repository, Scheme, Strategy, Tag};
+
+use crate::quantity;
 
 /// Agent runtime images from any base image, and never the same work twice.
 #[derive(Debug, Parser)]
@@ -67,6 +70,10 @@ pub(crate) enum Command {
     Inspect(Inspect),
     /// Copy an image between registries, layouts, archives, engines and directories
     Copy(Copy),
+    /// Put the layers of an image on another base, without a build
+    Rebase(Rebase),
+    /// Remove what the local store, or a repository, does not need any more
+    Prune(Prune),
     /// Tell which engines answer, what each can do, and how to get the rest
     Doctor(Doctor),
 }
@@ -422,6 +429,51 @@ pub(crate) struct Copy {
     /// Copy only this platform's image of an index
     #[arg(long, value_name = "OS/ARCH")]
     pub(crate) platform: Option<Platform>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Rebase {
+    /// The image whose layers are taken: a recipe of layers made it, and it is on a registry
+    #[arg(value_name = "IMAGE")]
+    pub(crate) image: Reference,
+    /// The base they are put on
+    #[arg(long, value_name = "IMAGE")]
+    pub(crate) new_base: Reference,
+    /// An image in the repository of the old base [default: the new base]
+    #[arg(long, value_name = "IMAGE")]
+    pub(crate) old_base: Option<Reference>,
+    /// The tag of the result, in the repository of the image
+    #[arg(long, value_name = "TAG")]
+    pub(crate) tag: Tag,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Prune {
+    /// Remove what was not used for this long, as in 12h, 7d or 4w
+    #[arg(long, value_name = "TIME", value_parser = quantity::duration)]
+    pub(crate) older_than: Option<Duration>,
+    /// Remove what was not used for longest, until the rest is no larger, as in 500MB or 10GB
+    #[arg(long, value_name = "SIZE", value_parser = quantity::size)]
+    pub(crate) keep_size: Option<u64>,
+    /// Keep the images of this level: versioned, lock or source
+    #[arg(long, value_enum, value_name = "LEVEL")]
+    pub(crate) keep_level: Vec<KeepLevel>,
+    /// Tell what would be removed, and remove nothing
+    #[arg(long)]
+    pub(crate) dry_run: bool,
+    /// Prune this repository on its registry instead; without --yes nothing is removed
+    #[arg(long, value_name = "REPOSITORY")]
+    pub(crate) registry: Option<Repository>,
+    /// With --registry: do remove
+    #[arg(long, requires = "registry", conflicts_with = "dry_run")]
+    pub(crate) yes: bool,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum KeepLevel {
+    Versioned,
+    Lock,
+    Source,
 }
 
 #[derive(Debug, Args)]

@@ -13,6 +13,7 @@ mod output;
 mod overrides;
 mod presets;
 mod progress;
+mod quantity;
 
 use std::process::ExitCode;
 
@@ -63,7 +64,7 @@ async fn run(cli: Cli, environment: &Environment, output: Output) -> Result<(), 
         }
         Command::Build(args) => {
             let context = environment.context(global, output)?;
-            commands::build::run(context, &args, output).await
+            Box::pin(commands::build::run(context, &args, output)).await
         }
         Command::Batch(args) => commands::batch::run(environment, global, args, output).await,
         Command::Explain(args) => {
@@ -77,6 +78,14 @@ async fn run(cli: Cli, environment: &Environment, output: Output) -> Result<(), 
         Command::Doctor(args) => {
             let context = environment.context(global, output)?;
             commands::doctor::run(&context, &args, output).await
+        }
+        Command::Rebase(args) => {
+            let context = environment.context(global, output)?;
+            commands::rebase::run(&context, &args, output).await
+        }
+        Command::Prune(args) => {
+            let context = environment.context(global, output)?;
+            commands::prune::run(&context, &args, output).await
         }
         Command::Copy(args) => {
             let context = environment.context(global, output)?;

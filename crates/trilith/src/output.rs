@@ -84,6 +84,9 @@ impl Output {
                 let verb = if *reused { "reused" } else { "wrote" };
                 self.note(&format!("{verb} {level} layer, {title}, {}", bytes(*size)));
             }
+            Event::Waiting { reference } => {
+                self.note(&format!("waiting for another build of {reference}"));
+            }
             Event::Publishing { place } => self.note(&format!("publishing to {place}")),
             _ => {}
         }

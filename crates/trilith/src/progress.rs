@@ -78,6 +78,9 @@ fn document(event: &Event<'_>) -> Option<Value> {
         } => json!({
             "event": "layer", "level": level, "title": title, "size": size, "reused": reused,
         }),
+        Event::Waiting { reference } => {
+            json!({"event": "waiting", "reference": reference.to_string()})
+        }
         Event::Publishing { place } => json!({"event": "publishing", "place": place}),
         Event::Building {
             level,

@@ -16,6 +16,7 @@ use super::engine_images::Session;
 use super::{Built, BuiltLevel};
 use crate::engine::{BuiltImage, Feature, Progress};
 use crate::error::Error;
+use crate::flight;
 use crate::labels;
 use crate::records::{ImageRecord, LayerRecord};
 use crate::target::Destination;
@@ -56,6 +57,12 @@ impl Session<'_> {
             && self.can(Feature::Push).await?;
         let mut delivered = Vec::with_capacity(made.len());
         if pushes {
+            if let Some(digest) = flight::overtaken(self.job).await? {
+                return Ok(Built {
+                    overtaken: Some(digest),
+                    ..Built::default()
+                });
+            }
             delivered = self.collector.time(true, self.push(plan, &made)).await?;
         } else {
             for image in &made {

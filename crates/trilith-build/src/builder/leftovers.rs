@@ -12,7 +12,7 @@ use std::path::Path;
 use crate::engine::{Engine, EngineIdentity};
 
 /// What the directories of builds on engines begin with.
-pub(super) const PREFIX: &str = "engine-";
+pub(crate) const PREFIX: &str = "engine-";
 /// The file in the directory of a build.
 const NOTE: &str = "names";
 
@@ -78,8 +78,13 @@ fn read_of_dead(directory: &Path) -> Option<String> {
     Some(note)
 }
 
+/// Returns whether `directory` holds a note, which the next build on its engine needs.
+pub(crate) fn has_note(directory: &Path) -> bool {
+    directory.join(NOTE).exists()
+}
+
 /// Removes everything but the note from `directory`.
-pub(super) fn leave_only_note(directory: &Path) {
+pub(crate) fn leave_only_note(directory: &Path) {
     for entry in fs::read_dir(directory).into_iter().flatten().flatten() {
         if entry.file_name() != NOTE {
             let _stays_for_the_next_build = fs::remove_file(entry.path());

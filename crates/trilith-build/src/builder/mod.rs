@@ -9,7 +9,7 @@ mod engine;
 mod engine_images;
 mod graft;
 mod instructions;
-mod leftovers;
+pub(crate) mod leftovers;
 
 use std::sync::Arc;
 
@@ -141,6 +141,8 @@ pub(crate) struct Built {
     pub(crate) loaded: bool,
     /// The source image where only the engine has it.
     pub(crate) kept: Option<Digest>,
+    /// The source image that somebody else published meanwhile. Nothing was tagged then.
+    pub(crate) overtaken: Option<Digest>,
     pub(crate) telemetry: Option<Telemetry>,
     /// Holds archives that blobs are read from.
     pub(crate) archives: Option<TempDir>,

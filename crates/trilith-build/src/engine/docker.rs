@@ -10,7 +10,7 @@ mod classic;
 mod hosts;
 mod images;
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
 use async_trait::async_trait;
@@ -25,7 +25,7 @@ use super::address::EngineAddress;
 use super::solve::{self, AnyConnection, Endpoint, Exporter, Frontend};
 use super::{
     BuildRequest, BuiltImage, Engine, EngineError, EngineIdentity, EngineKind, Export, Feature,
-    Observer,
+    Observer, RunningImage,
 };
 pub(super) use api::{Api, Doing, KEEP_ALIVE, PROBES};
 
@@ -58,6 +58,14 @@ struct Version {
 struct Info {
     #[serde(default)]
     driver_status: Option<Vec<[String; 2]>>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "PascalCase")]
+struct Container {
+    #[serde(rename = "ImageID")]
+    image_id: Digest,
+    labels: Option<BTreeMap<String, String>>,
 }
 
 #[derive(Clone, Debug, Deserialize)]
@@ -280,6 +288,17 @@ impl Engine for DockerEngine {
 
     async fn load(&self, archive: &Path) -> Result<(), EngineError> {
         self.load_archive(archive).await
+    }
+
+    async fn running(&self) -> Result<Vec<RunningImage>, EngineError> {
+        let request = self.api.request(Method::GET, "/containers/json").await?;
+        let doing = Doing("list", "running containers");
+        let containers: Vec<Container> = self.api.get(request, doing).await?;
+        let running = containers.into_iter().map(|container| RunningImage {
+            id: container.image_id,
+            labels: container.labels.unwrap_or_default(),
+        });
+        Ok(running.collect())
     }
 
     async fn untag(&self, reference: &Reference) -> Result<(), EngineError> {

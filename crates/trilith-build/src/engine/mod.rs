@@ -13,7 +13,7 @@ mod redact;
 mod request;
 mod solve;
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::path::Path;
 
@@ -27,6 +27,7 @@ pub use address::{
 pub use buildkit::{BuildkitAddress, BuildkitEngine};
 pub use docker::DockerEngine;
 pub use error::EngineError;
+pub(crate) use open::running_images;
 pub use open::{EngineAddresses, open_engine, open_first_engine, probe_engines};
 pub use podman::{Podman, PodmanOptions};
 pub use request::{
@@ -160,6 +161,15 @@ pub struct BuiltImage {
     pub id: Digest,
 }
 
+/// The image of a container that runs.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RunningImage {
+    /// What the engine knows it by: the digest of its config or of its manifest.
+    pub id: Digest,
+    /// The labels of the container, which has those of its image.
+    pub labels: BTreeMap<String, String>,
+}
+
 /// Something that happens during a build.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Progress {
@@ -281,6 +291,11 @@ pub trait Engine: Send + Sync {
             address: archive.display().to_string(),
             what: "take in images",
         })
+    }
+
+    /// Returns the images of the containers that run.
+    async fn running(&self) -> Result<Vec<RunningImage>, EngineError> {
+        Ok(Vec::new())
     }
 
     /// Takes a name off a kept image, and the image away with its last name. No error where

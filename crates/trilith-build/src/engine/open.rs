@@ -12,7 +12,7 @@ use trilith_oci::registry::RegistryClient;
 
 use super::{
     BuildkitAddress, BuildkitEngine, DockerEngine, Engine, EngineAddress, EngineError, EngineInfo,
-    EngineKind, Podman, PodmanOptions, TlsFiles, load_docker_context,
+    EngineKind, Podman, PodmanOptions, RunningImage, TlsFiles, load_docker_context,
 };
 
 /// How long an engine may take to say what it is.
@@ -105,6 +105,28 @@ pub async fn probe_engines(
         (kind, info)
     });
     join_all(probes).await
+}
+
+/// Returns the images of the containers that run in any engine that answers.
+///
+/// # Errors
+/// An engine answers, but does not say what runs.
+pub(crate) async fn running_images(
+    addresses: &EngineAddresses,
+    registry: &RegistryClient,
+) -> Result<Vec<RunningImage>, EngineError> {
+    let asked = ENGINES.into_iter().map(|(kind, open)| async move {
+        let Ok(engine) = open(addresses, registry) else {
+            return Ok(Vec::new());
+        };
+        match in_time(kind, engine.identity()).await {
+            Ok(_) => engine.running().await,
+            Err(_) => Ok(Vec::new()),
+        }
+    });
+    let running: Result<Vec<Vec<RunningImage>>, EngineError> =
+        join_all(asked).await.into_iter().collect();
+    Ok(running?.into_iter().flatten().collect())
 }
 
 async fn in_time<T>(

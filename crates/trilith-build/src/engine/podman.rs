@@ -42,7 +42,7 @@ mod process;
 mod stop;
 mod workspace;
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsString;
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -65,8 +65,16 @@ use self::workspace::Workspace;
 use super::redact::Redactor;
 use super::{
     BuildRequest, BuiltImage, Engine, EngineError, EngineIdentity, EngineKind, Export, Feature,
-    Observer,
+    Observer, RunningImage,
 };
+
+#[derive(Deserialize)]
+struct Container {
+    #[serde(rename = "ImageID")]
+    image_id: String,
+    #[serde(rename = "Labels")]
+    labels: Option<BTreeMap<String, String>>,
+}
 
 /// How Podman is called.
 #[derive(Clone, Debug)]
@@ -394,6 +402,23 @@ impl Engine for Podman {
         }
         let message = failure::last_error(&output.stderr);
         Err(failure::of_call("load", &name, &message))
+    }
+
+    async fn running(&self) -> Result<Vec<RunningImage>, EngineError> {
+        let object = "running containers";
+        let output = self
+            .call("list", object, &["ps", "--format", "json"])
+            .await?;
+        let containers: Vec<Container> = serde_json::from_slice(&output.stdout)
+            .map_err(|error| malformed("list", object, &error.to_string()))?;
+        let mut running = Vec::new();
+        for container in containers {
+            running.push(RunningImage {
+                id: parse_id(&container.image_id)?,
+                labels: container.labels.unwrap_or_default(),
+            });
+        }
+        Ok(running)
     }
 
     async fn untag(&self, reference: &Reference) -> Result<(), EngineError> {

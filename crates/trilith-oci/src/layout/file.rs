@@ -42,20 +42,22 @@ pub(super) fn try_lock(path: &Path) -> Option<File> {
     Some(file)
 }
 
-/// Removes the temporary files in `directory` whose process is gone.
+/// Removes the temporary files in `directory` whose process is gone, and returns how many there are.
 ///
 /// The caller holds the lock that keeps new ones from being made, for a moment passes between
 /// the making of a file and its lock.
-pub(super) fn remove_stale(directory: &Path) {
+pub(super) fn remove_stale(directory: &Path, dry_run: bool) -> usize {
     let Ok(entries) = fs::read_dir(directory) else {
-        return;
+        return 0;
     };
-    for entry in entries.flatten() {
+    let stale = entries.flatten().filter(|entry| {
         let is_ours = entry.file_name().to_string_lossy().starts_with(PREFIX);
-        if is_ours && try_lock(&entry.path()).is_some() {
-            let _left_for_next_time = fs::remove_file(entry.path());
-        }
-    }
+        // One that cannot be removed is left for next time.
+        is_ours
+            && try_lock(&entry.path()).is_some()
+            && (dry_run || fs::remove_file(entry.path()).is_ok())
+    });
+    stale.count()
 }
 
 /// A file that becomes another one when it is whole, or goes when it is dropped.

@@ -100,6 +100,14 @@ impl IndexFile {
         !present
     }
 
+    /// Removes the entries without a name that `keep` does not want.
+    pub(crate) fn retain_unnamed(&mut self, keep: impl Fn(&Descriptor) -> bool) {
+        self.entries.retain(|value| match parse_descriptor(value) {
+            Ok(descriptor) => descriptor.annotations.contains_key(REF_NAME) || keep(&descriptor),
+            Err(_) => true,
+        });
+    }
+
     /// Removes `name`. Returns whether it was there.
     pub(crate) fn remove(&mut self, name: &str) -> bool {
         let before = self.entries.len();

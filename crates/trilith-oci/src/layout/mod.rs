@@ -2,23 +2,28 @@
 //!
 //! Everything is written beside its place and renamed into it once it is whole and on disk, so
 //! that a crash at any point leaves the layout as it was, plus a temporary file that the next
-//! process to open it removes. Changes of `index.json` are made under a lock. Deletes no blob.
+//! process to open it removes. Changes of `index.json` are made under a lock. Blobs are deleted by
+//! [`Layout::sweep`] and by nothing else.
 
 mod blob;
 mod choose;
 mod file;
 mod index_file;
 mod repository;
+mod sweep;
 
 use std::fs::{self, File};
 use std::io::{Read as _, Write as _};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::SystemTime;
 
 use trilith_core::{Algorithm, Digest, Tag};
 
 pub use blob::BlobWriter;
 pub(crate) use choose::{choose, tagged};
 pub use repository::{LayoutRepository, Naming};
+pub use sweep::{GRACE, StoredImage, Sweep, Swept};
 
 use crate::descriptor::Descriptor;
 use crate::error::Error;
@@ -37,9 +42,12 @@ const BLOBS: &str = "blobs";
 const MAX_INDEX_SIZE: u64 = 64 * 1024 * 1024;
 
 /// An OCI layout on disk. Cheap to clone; all its operations block.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug)]
 pub struct Layout {
     root: PathBuf,
+    /// The directory of the blobs, locked so that a sweep knows of this process. Nothing where the
+    /// file system has no such locks.
+    in_use: Option<Arc<File>>,
 }
 
 impl Layout {
@@ -48,7 +56,7 @@ impl Layout {
     /// # Errors
     /// As [`Self::open`], and where the directory cannot be made.
     pub fn open_or_create(root: impl Into<PathBuf>) -> Result<Self, Error> {
-        let layout = Self { root: root.into() };
+        let mut layout = Self::unlocked(root.into());
         if !layout.marker().exists()
             && let Err(error) = layout.create()
             // Another process was faster, and took what this one had begun for stale.
@@ -57,6 +65,7 @@ impl Layout {
             return Err(error);
         }
         layout.check()?;
+        layout.use_it();
         layout.remove_stale();
         Ok(layout)
     }
@@ -67,8 +76,9 @@ impl Layout {
     /// [`Error::NotFound`] where there is none, [`Error::Malformed`] where it is of a version this
     /// program does not know.
     pub fn open(root: impl Into<PathBuf>) -> Result<Self, Error> {
-        let layout = Self { root: root.into() };
+        let mut layout = Self::unlocked(root.into());
         layout.check()?;
+        layout.use_it();
         layout.remove_stale();
         Ok(layout)
     }
@@ -93,6 +103,18 @@ impl Layout {
     pub fn has_blob(&self, blob: &Descriptor) -> bool {
         fs::metadata(self.blob_path(&blob.digest))
             .is_ok_and(|metadata| metadata.is_file() && metadata.len() == blob.size)
+    }
+
+    /// Returns whether `blob` is there with its size, and marks it as used now.
+    #[must_use]
+    pub fn find_blob(&self, blob: &Descriptor) -> bool {
+        let is_there = self.has_blob(blob);
+        if is_there {
+            let path = self.blob_path(&blob.digest);
+            // Whoever may not mark it does not own the layout, and prunes nothing from it either.
+            let _marked = File::open(path).and_then(|file| file.set_modified(SystemTime::now()));
+        }
+        is_there
     }
 
     /// Returns a writer for a new blob with a SHA-256 digest.
@@ -182,12 +204,42 @@ impl Layout {
         if !change(&mut index) {
             return Ok(false);
         }
+        self.write_index(&index)?;
+        Ok(true)
+    }
+
+    /// Writes `index.json`. The exclusive lock must be held.
+    fn write_index(&self, index: &IndexFile) -> Result<(), Error> {
         // Made under the exclusive lock, it cannot be taken for stale before it is locked itself.
         let mut temp = TempFile::create_in(&self.root)?;
         temp.write_all(&index.print())
             .map_err(Error::io("write", temp.path()))?;
-        temp.persist(&self.root.join(INDEX))?;
-        Ok(true)
+        temp.persist(&self.root.join(INDEX))
+    }
+
+    fn unlocked(root: PathBuf) -> Self {
+        Self { root, in_use: None }
+    }
+
+    /// Tells sweeps that this process counts on the blobs, after any that is going on.
+    fn use_it(&mut self) {
+        let blobs = File::open(self.root.join(BLOBS)).ok();
+        self.in_use = blobs
+            .filter(|blobs| blobs.lock_shared().is_ok())
+            .map(Arc::new);
+    }
+
+    /// Keeps others from opening the layout; returns whether nobody else has it open.
+    fn begin_alone(&self) -> bool {
+        let blobs = self.in_use.as_ref();
+        blobs.is_some_and(|blobs| blobs.try_lock().is_ok())
+    }
+
+    fn end_alone(&self) {
+        if let Some(blobs) = &self.in_use {
+            // Without it this process is as one whose file system has no locks.
+            let _locked = blobs.lock_shared();
+        }
     }
 
     fn marker(&self) -> PathBuf {
@@ -245,7 +297,7 @@ impl Layout {
     /// Removes temporary files whose processes are gone. One that cannot be removed is left.
     fn remove_stale(&self) {
         if let Some(_held) = file::try_lock(&self.marker()) {
-            file::remove_stale(&self.root);
+            let _count = file::remove_stale(&self.root, false);
         }
     }
 }

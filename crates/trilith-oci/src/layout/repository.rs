@@ -166,7 +166,7 @@ impl LayoutRepository {
             let artifact_type = manifest.artifact_type().to_owned();
             subject = manifest.subject().map(|_| artifact_type);
         }
-        match children.iter().find(|child| !self.layout.has_blob(child)) {
+        match children.iter().find(|child| !self.layout.find_blob(child)) {
             None => Ok(subject),
             Some(missing) => {
                 let user = format!("of manifest `{}`", raw.descriptor.digest);
@@ -180,20 +180,23 @@ impl LayoutRepository {
 
     fn write_tag(&self, tag: &Tag, manifest: &RawManifest) -> Result<(), Error> {
         let descriptor = &manifest.descriptor;
-        if !self.layout.has_blob(descriptor) {
+        if !self.layout.find_blob(descriptor) {
             return Err(Error::NotFound {
                 object: self.object("manifest", descriptor.digest.as_str()),
             });
         }
         let name = self.name_of(tag);
+        let mut whole = Ok(());
         self.layout.change_index(|index| {
+            // Under the lock, for a sweep may have come between.
+            whole = self.layout.check_whole(tag, descriptor);
             let is_new = index.find(&name).as_ref() != Some(descriptor);
-            if is_new {
+            if is_new && whole.is_ok() {
                 index.set(&name, descriptor);
             }
-            is_new
+            is_new && whole.is_ok()
         })?;
-        Ok(())
+        whole
     }
 
     fn find_referrers(
@@ -290,7 +293,9 @@ impl ImageStore for LayoutRepository {
     }
 
     async fn push_blob(&self, blob: &Descriptor, content: BlobSource) -> Result<Pushed, Error> {
-        if self.has_blob(blob).await? {
+        let wanted = blob.clone();
+        let find = move |this: &Self| Ok(this.layout.find_blob(&wanted));
+        if self.run(find).await? {
             return Ok(Pushed::Present);
         }
         let blob = blob.clone();
@@ -314,8 +319,9 @@ impl ImageStore for LayoutRepository {
 
     async fn mount_blob(&self, blob: &Descriptor, _from: &Repository) -> Result<Mount, Error> {
         // All repositories of a layout share their blobs.
-        let is_here = self.has_blob(blob).await?;
-        Ok(if is_here {
+        let blob = blob.clone();
+        let is_here = self.run(move |this| Ok(this.layout.find_blob(&blob)));
+        Ok(if is_here.await? {
             Mount::Mounted
         } else {
             Mount::Declined

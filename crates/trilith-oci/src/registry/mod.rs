@@ -31,6 +31,7 @@ mod known;
 mod manifests;
 mod observe;
 mod referrers;
+mod removal;
 mod repository;
 mod retry;
 mod secret;

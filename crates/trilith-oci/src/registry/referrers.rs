@@ -101,7 +101,7 @@ fn keeps_referrers(answer: &Answer) -> bool {
 }
 
 /// Returns the call for the next page (RFC 8288, `rel="next"`).
-fn next_page(
+pub(crate) fn next_page(
     repository: &RegistryRepository,
     answer: &Answer,
     call: &Call,
@@ -152,7 +152,7 @@ fn parse(bytes: &[u8], object: &str) -> Result<List, Error> {
 }
 
 /// Returns the tag that holds the referrers of `digest`, `sha256-<hex>`.
-fn tag_of(digest: &Digest) -> Result<Tag, Error> {
+pub(crate) fn tag_of(digest: &Digest) -> Result<Tag, Error> {
     let encoded = digest.hex();
     let encoded = &encoded[..encoded.len().min(MAX_ENCODED)];
     let text = format!("{}-{encoded}", digest.algorithm().as_str());

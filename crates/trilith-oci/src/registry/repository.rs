@@ -15,7 +15,7 @@ use super::client::RegistryClient;
 use super::exchange::{Answer, Call};
 use super::host::{Host, lock};
 use super::manifests::check_digest;
-use super::{download, manifests, referrers, upload};
+use super::{download, manifests, referrers, removal, upload};
 use crate::descriptor::Descriptor;
 use crate::error::Error;
 use crate::store::{BlobSource, BlobStream, ImageStore, Mount, Name, Pushed, RawManifest};
@@ -92,6 +92,26 @@ impl RegistryRepository {
             repository: self.name.path().to_owned(),
             push,
         }
+    }
+
+    /// Returns the tags of the repository, in the registry's order; none where there is no
+    /// repository.
+    pub async fn tags(&self) -> Result<Vec<Tag>, Error> {
+        removal::tags(self).await
+    }
+
+    /// Deletes the manifest `digest` and with it every tag that points to it. Returns whether it was
+    /// there.
+    ///
+    /// # Errors
+    /// [`Error::Unsupported`] where the registry deletes nothing.
+    pub async fn delete_manifest(&self, digest: &Digest) -> Result<bool, Error> {
+        removal::delete(self, digest).await
+    }
+
+    /// Returns the tag under which a registry without referrers of its own lists those of `digest`.
+    pub fn referrers_tag(digest: &Digest) -> Result<Tag, Error> {
+        referrers::tag_of(digest)
     }
 
     pub(crate) async fn perform(&self, call: &Call) -> Result<Answer, Error> {

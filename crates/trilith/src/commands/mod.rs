@@ -9,4 +9,6 @@ pub(crate) mod hash;
 pub(crate) mod init;
 pub(crate) mod inspect;
 pub(crate) mod plan;
+pub(crate) mod prune;
+pub(crate) mod rebase;
 pub(crate) mod tags;

@@ -8,6 +8,7 @@ mod parts;
 mod places;
 mod presets;
 mod relay;
+mod together;
 
 /// The same tests for an engine.
 macro_rules! engines {
@@ -96,6 +97,39 @@ mod a_refused_push_moves_no_tag {
     #[test]
     fn podman_5_4() {
         a_refused_push_moves_no_tag(Engine::podman_5);
+    }
+}
+
+/// The lock knows nothing of engines: two stand for all.
+mod at_once {
+    use super::parts::Engine;
+    use super::together::{
+        an_image_of_steps_is_not_rebased, the_first_keeps_the_tags, two_at_once_build_once,
+    };
+
+    #[test]
+    fn docker_20_10_builds_once() {
+        two_at_once_build_once(Engine::docker_20);
+    }
+
+    #[test]
+    fn podman_4_3_builds_once() {
+        two_at_once_build_once(Engine::podman_4);
+    }
+
+    #[test]
+    fn docker_20_10_keeps_the_first() {
+        the_first_keeps_the_tags(Engine::docker_20);
+    }
+
+    #[test]
+    fn docker_20_10_is_not_rebased() {
+        an_image_of_steps_is_not_rebased(Engine::docker_20);
+    }
+
+    #[test]
+    fn podman_4_3_keeps_the_first() {
+        the_first_keeps_the_tags(Engine::podman_4);
     }
 }
 
