@@ -7,10 +7,12 @@
 
 use std::num::NonZeroUsize;
 use std::path::PathBuf;
+use std::str::FromStr;
 use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use trilith_core::{Platform, Reference, Repository, Scheme, Strategy, Tag};
+use trilith_workspace::Defaults;
 
 use crate::quantity;
 
@@ -76,6 +78,161 @@ pub(crate) enum Command {
     Prune(Prune),
     /// Tell which engines answer, what each can do, and how to get the rest
     Doctor(Doctor),
+    /// Start a workspace: a container of an image, with the agent in it
+    Run(Run),
+    /// Run a program in a workspace
+    Exec(Exec),
+    /// Copy files into a workspace or out of it
+    Cp(Cp),
+    /// Show what the container of a workspace has written
+    Logs(Logs),
+    /// List the workspaces
+    Ps(Ps),
+    /// End workspaces and remove them
+    Stop(Stop),
+    /// Freeze a workspace
+    Pause(Workspace),
+    /// Let a frozen workspace go on
+    Resume(Workspace),
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum ContainerEngine {
+    Docker,
+    Podman,
+}
+
+/// A time in seconds, which may have a fraction.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Seconds(pub(crate) Duration);
+
+impl FromStr for Seconds {
+    type Err = &'static str;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let seconds: f64 = text.parse().map_err(|_| "it is no number of seconds")?;
+        let duration = Duration::try_from_secs_f64(seconds);
+        duration.map(Self).map_err(|_| "it is no time")
+    }
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Run {
+    /// The image: a reference that the engine has or can fetch, or a place such as oci:PATH,
+    /// docker-archive:PATH or scratch, which is loaded into it
+    #[arg(value_name = "IMAGE")]
+    pub(crate) image: String,
+    /// The engine [default: the first that answers]
+    #[arg(long, value_enum, value_name = "ENGINE")]
+    pub(crate) engine: Option<ContainerEngine>,
+    /// The name [default: one that is made up]
+    #[arg(long, value_name = "NAME")]
+    pub(crate) name: Option<String>,
+    /// Set a variable; without a value, to what it is here
+    #[arg(long, short, value_name = "NAME[=VALUE]")]
+    pub(crate) env: Vec<String>,
+    /// Mount a directory or a volume of the engine
+    #[arg(long, short, value_name = "SOURCE:TARGET[:ro]")]
+    pub(crate) volume: Vec<String>,
+    /// Make another port reachable from this machine alone; on a free port if none is given
+    #[arg(long, short, value_name = "[HOST_PORT:]PORT")]
+    pub(crate) publish: Vec<String>,
+    /// A network of the engine, or `host`
+    #[arg(long, value_name = "NETWORK")]
+    pub(crate) network: Option<String>,
+    /// What the image must be for [default: the engine's own]
+    #[arg(long, value_name = "OS/ARCH")]
+    pub(crate) platform: Option<Platform>,
+    /// Give it GPUs
+    #[arg(long, value_name = "all|COUNT")]
+    pub(crate) gpus: Option<String>,
+    /// Let nothing but /tmp and volumes be written to
+    #[arg(long)]
+    pub(crate) read_only: bool,
+    /// Give it a capability, as in CHOWN; without, it has none
+    #[arg(long, value_name = "CAPABILITY")]
+    pub(crate) cap_add: Vec<String>,
+    /// The most processes and threads
+    #[arg(long, value_name = "COUNT", default_value_t = Defaults::PIDS)]
+    pub(crate) pids: u32,
+    /// The most memory, in bytes, or with k, m or g
+    #[arg(long, value_name = "SIZE", default_value = "4g")]
+    pub(crate) memory: String,
+    /// How many seconds the agent may take to answer
+    #[arg(long, value_name = "SECONDS", default_value = "30")]
+    pub(crate) health_timeout: Seconds,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Exec {
+    /// The workspace: its id, the beginning of its id, or its name
+    #[arg(value_name = "ID")]
+    pub(crate) id: String,
+    /// Give the program this terminal
+    #[arg(long, short)]
+    pub(crate) tty: bool,
+    /// Pass on what is typed in the terminal; without a terminal, standard input always is
+    #[arg(long, short)]
+    pub(crate) interactive: bool,
+    /// Set a variable; without a value, to what it is here
+    #[arg(long, short, value_name = "NAME[=VALUE]")]
+    pub(crate) env: Vec<String>,
+    /// The directory [default: that of the image]
+    #[arg(long, short = 'w', value_name = "DIR")]
+    pub(crate) cwd: Option<String>,
+    /// End it, and all that it has started, after so many seconds; the exit code is then 124
+    #[arg(long, value_name = "SECONDS", conflicts_with = "tty")]
+    pub(crate) timeout: Option<Seconds>,
+    /// The program and its arguments
+    #[arg(value_name = "ARGV", required = true, last = true)]
+    pub(crate) argv: Vec<String>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Cp {
+    /// A file or directory, or ID:PATH
+    #[arg(value_name = "FROM")]
+    pub(crate) from: String,
+    /// Where to: into it where it is a directory, else under its name
+    #[arg(value_name = "TO")]
+    pub(crate) to: String,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Logs {
+    /// The workspace: its id, the beginning of its id, or its name
+    #[arg(value_name = "ID")]
+    pub(crate) id: String,
+    /// Wait for more until the workspace ends
+    #[arg(long, short)]
+    pub(crate) follow: bool,
+    /// The last so many lines
+    #[arg(long, value_name = "LINES")]
+    pub(crate) tail: Option<u32>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Ps {
+    /// The engine [default: all that answer]
+    #[arg(long, value_enum, value_name = "ENGINE")]
+    pub(crate) engine: Option<ContainerEngine>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Stop {
+    /// The workspaces: ids, beginnings of ids, or names
+    #[arg(value_name = "ID", required_unless_present = "all")]
+    pub(crate) ids: Vec<String>,
+    /// All of them, on all engines that answer
+    #[arg(long, conflicts_with = "ids")]
+    pub(crate) all: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Workspace {
+    /// The workspace: its id, the beginning of its id, or its name
+    #[arg(value_name = "ID")]
+    pub(crate) id: String,
 }
 
 #[derive(Debug, Args)]

@@ -12,6 +12,7 @@ use trilith_oci::registry::{
     CaCertificates, CredentialPlaces, CredentialSource, Proxies, RegistryClient, RegistryConfig,
     RetryPolicy, Secret,
 };
+use trilith_workspace::Records;
 
 use crate::args::Global;
 use crate::output::{Failure, Output};
@@ -26,6 +27,8 @@ pub(crate) struct Environment {
     default_store: Option<PathBuf>,
     /// `$XDG_CACHE_HOME/trilith`, for what can be computed again.
     cache: Option<PathBuf>,
+    /// `$XDG_STATE_HOME/trilith`, for what this machine has to remember.
+    state: Option<PathBuf>,
     credentials: CredentialPlaces,
     /// `$SSL_CERT_FILE`, certificates to trust besides the system's.
     ca_file: Option<PathBuf>,
@@ -47,6 +50,9 @@ impl Environment {
             cache: xdg("XDG_CACHE_HOME")
                 .or_else(|| below_home(".cache"))
                 .map(|cache| cache.join("trilith")),
+            state: xdg("XDG_STATE_HOME")
+                .or_else(|| below_home(".local/state"))
+                .map(|state| state.join("trilith")),
             credentials: CredentialPlaces {
                 docker_config: path("DOCKER_CONFIG"),
                 registry_auth_file: path("REGISTRY_AUTH_FILE"),
@@ -75,6 +81,14 @@ impl Environment {
             .canonicalize()
             .unwrap_or_else(|_| directory.to_owned());
         trilith_build::stat_cache(self.cache.as_deref(), &directory)
+    }
+
+    /// Returns what is remembered of workspaces.
+    pub(crate) fn workspaces(&self) -> Result<Records, Failure> {
+        let state = self.state.as_ref().ok_or_else(|| {
+            Failure::usage("there is no place for the keys of workspaces: set HOME")
+        })?;
+        Ok(Records::new(state.join("workspaces")))
     }
 
     /// Returns what the operations of this process work with.

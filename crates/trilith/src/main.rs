@@ -9,11 +9,14 @@ mod commands;
 mod engine_flags;
 mod engines;
 mod environment;
+mod interrupt;
 mod output;
 mod overrides;
 mod presets;
 mod progress;
 mod quantity;
+mod terminal;
+mod workspaces;
 
 use std::process::ExitCode;
 
@@ -32,10 +35,16 @@ fn main() -> ExitCode {
         Ok(runtime) => runtime,
         Err(error) => return Output::fail(&Failure::system("cannot start", error)),
     };
-    match runtime.block_on(run(cli, &environment, output)) {
-        Ok(()) => ExitCode::SUCCESS,
+    let reads_stdin = matches!(cli.command, Command::Exec(_));
+    let code = match runtime.block_on(run(cli, &environment, output)) {
+        Ok(code) => code,
         Err(failure) => Output::fail(&failure),
+    };
+    if reads_stdin {
+        // Something may still wait for standard input, which nobody reads any more.
+        runtime.shutdown_background();
     }
+    code
 }
 
 /// Returns the runtime for `command`. Hashing and compression have threads of their own, so one
@@ -49,9 +58,9 @@ fn runtime(command: &Command) -> std::io::Result<Runtime> {
     builder.enable_all().build()
 }
 
-async fn run(cli: Cli, environment: &Environment, output: Output) -> Result<(), Failure> {
+async fn run(cli: Cli, environment: &Environment, output: Output) -> Result<ExitCode, Failure> {
     let global = &cli.global;
-    match cli.command {
+    let done = match cli.command {
         Command::Init(args) => commands::init::run(&args, output),
         Command::Hash(args) => commands::hash::run(args, environment, output),
         Command::Tags(args) => {
@@ -91,5 +100,40 @@ async fn run(cli: Cli, environment: &Environment, output: Output) -> Result<(), 
             let context = environment.context(global, output)?;
             commands::copy::run(&context, &args, output).await
         }
-    }
+        Command::Run(args) => {
+            let context = environment.context(global, output)?;
+            let records = environment.workspaces()?;
+            commands::run::run(&context, &records, &args, output).await
+        }
+        Command::Exec(args) => {
+            let context = environment.context(global, output)?;
+            let records = environment.workspaces()?;
+            return commands::exec::run(&context, &records, args, output).await;
+        }
+        Command::Ps(args) => {
+            let context = environment.context(global, output)?;
+            commands::ps::run(&context, &environment.workspaces()?, &args, output).await
+        }
+        Command::Stop(args) => {
+            let context = environment.context(global, output)?;
+            commands::stop::run(&context, &environment.workspaces()?, &args, output).await
+        }
+        Command::Pause(args) => {
+            let context = environment.context(global, output)?;
+            commands::pause::pause(&context, &environment.workspaces()?, &args, output).await
+        }
+        Command::Resume(args) => {
+            let context = environment.context(global, output)?;
+            commands::pause::resume(&context, &environment.workspaces()?, &args, output).await
+        }
+        Command::Logs(args) => {
+            let context = environment.context(global, output)?;
+            commands::logs::run(&context, &environment.workspaces()?, &args, output).await
+        }
+        Command::Cp(args) => {
+            let context = environment.context(global, output)?;
+            commands::cp::run(&context, &environment.workspaces()?, &args, output).await
+        }
+    };
+    done.map(|()| ExitCode::SUCCESS)
 }

@@ -55,6 +55,10 @@ impl Output {
         }
     }
 
+    pub(crate) fn is_json(self) -> bool {
+        self.format == Format::Json
+    }
+
     pub(crate) fn is_quiet(self) -> bool {
         self.quiet
     }
@@ -189,6 +193,23 @@ impl From<trilith_build::Error> for Failure {
             },
             error: Box::new(error),
         }
+    }
+}
+
+impl From<trilith_workspace::Error> for Failure {
+    fn from(error: trilith_workspace::Error) -> Self {
+        Self {
+            hint: error.hint(),
+            exit_code: exit_code(error.kind()),
+            log: error.log().to_vec(),
+            error: Box::new(error),
+        }
+    }
+}
+
+impl From<EngineError> for Failure {
+    fn from(error: EngineError) -> Self {
+        trilith_build::Error::from(error).into()
     }
 }
 

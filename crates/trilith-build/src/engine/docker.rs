@@ -7,6 +7,7 @@
 
 mod api;
 mod classic;
+mod containers;
 mod hosts;
 mod images;
 
@@ -28,6 +29,7 @@ use super::{
     Observer, RunningImage,
 };
 pub(super) use api::{Api, Doing, KEEP_ALIVE, PROBES};
+pub(super) use containers::NetworkSettings;
 
 /// A Docker Engine, 18.09 or newer.
 #[derive(Debug)]

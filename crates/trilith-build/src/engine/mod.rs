@@ -5,6 +5,7 @@
 
 mod address;
 mod buildkit;
+mod containers;
 mod docker;
 mod error;
 mod open;
@@ -25,10 +26,17 @@ pub use address::{
     AddressError, DEFAULT_DOCKER_SOCKET, EngineAddress, TlsFiles, load_docker_context,
 };
 pub use buildkit::{BuildkitAddress, BuildkitEngine};
+pub use containers::{
+    Connection, Container, ContainerRequest, ContainerState, Containers, Gpus, LogOptions, LogSink,
+    OutputStream, Pieces, PublishedPort, Terminal, TerminalControl, TerminalRequest,
+};
 pub use docker::DockerEngine;
 pub use error::EngineError;
 pub(crate) use open::running_images;
-pub use open::{EngineAddresses, open_engine, open_first_engine, probe_engines};
+pub use open::{
+    EngineAddresses, open_all_containers, open_containers, open_engine, open_first_containers,
+    open_first_engine, probe_engines,
+};
 pub use podman::{Podman, PodmanOptions};
 pub use request::{
     BuildRequest, BuildSecret, CacheEntry, NamedContext, Network, SecretSource, SshAgent,

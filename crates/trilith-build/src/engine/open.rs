@@ -11,8 +11,8 @@ use futures_util::future::join_all;
 use trilith_oci::registry::RegistryClient;
 
 use super::{
-    BuildkitAddress, BuildkitEngine, DockerEngine, Engine, EngineAddress, EngineError, EngineInfo,
-    EngineKind, Podman, PodmanOptions, RunningImage, TlsFiles, load_docker_context,
+    BuildkitAddress, BuildkitEngine, Containers, DockerEngine, Engine, EngineAddress, EngineError,
+    EngineInfo, EngineKind, Podman, PodmanOptions, RunningImage, TlsFiles, load_docker_context,
 };
 
 /// How long an engine may take to say what it is.
@@ -27,7 +27,7 @@ type Open = fn(&EngineAddresses, &RegistryClient) -> Result<Arc<dyn Engine>, Eng
 const ENGINES: [(EngineKind, Open); 3] = [
     (EngineKind::Docker, open_docker),
     (EngineKind::Podman, |addresses, registry| {
-        Ok(open_podman(addresses, registry))
+        Ok(Arc::new(podman(addresses, registry)))
     }),
     (EngineKind::Buildkit, open_buildkit),
 ];
@@ -92,6 +92,78 @@ pub async fn open_first_engine(
     Err(EngineError::NoneAnswers { reasons })
 }
 
+/// Returns the engine of this kind as one that runs containers. It is not asked anything.
+///
+/// # Errors
+/// Those of [`open_engine`], and [`EngineError::Unsupported`] for an engine that runs none.
+pub fn open_containers(
+    kind: EngineKind,
+    addresses: &EngineAddresses,
+    registry: &RegistryClient,
+) -> Result<Arc<dyn Containers>, EngineError> {
+    match kind {
+        EngineKind::Docker => {
+            let address = docker_address(addresses)?;
+            Ok(Arc::new(DockerEngine::try_new(address, registry.clone())?))
+        }
+        EngineKind::Podman => Ok(Arc::new(podman(addresses, registry))),
+        EngineKind::Buildkit => Err(EngineError::Unsupported {
+            engine: kind,
+            address: addresses.buildkit_host.clone().unwrap_or_default(),
+            what: "run containers",
+        }),
+    }
+}
+
+/// Returns the engines that run containers and answer, in the order in which they are tried.
+///
+/// # Errors
+/// [`EngineError::NoneAnswers`].
+pub async fn open_all_containers(
+    addresses: &EngineAddresses,
+    registry: &RegistryClient,
+) -> Result<Vec<Arc<dyn Containers>>, EngineError> {
+    let (mut engines, mut reasons) = (Vec::new(), Vec::new());
+    for kind in [EngineKind::Docker, EngineKind::Podman] {
+        match answering(kind, addresses, registry).await {
+            Ok(engine) => engines.push(engine),
+            Err(reason) => reasons.push(reason),
+        }
+    }
+    if engines.is_empty() {
+        return Err(EngineError::NoneAnswers { reasons });
+    }
+    Ok(engines)
+}
+
+/// Returns the first engine that runs containers and answers.
+///
+/// # Errors
+/// [`EngineError::NoneAnswers`].
+pub async fn open_first_containers(
+    addresses: &EngineAddresses,
+    registry: &RegistryClient,
+) -> Result<Arc<dyn Containers>, EngineError> {
+    let mut reasons = Vec::new();
+    for kind in [EngineKind::Docker, EngineKind::Podman] {
+        match answering(kind, addresses, registry).await {
+            Ok(engine) => return Ok(engine),
+            Err(reason) => reasons.push(reason),
+        }
+    }
+    Err(EngineError::NoneAnswers { reasons })
+}
+
+async fn answering(
+    kind: EngineKind,
+    addresses: &EngineAddresses,
+    registry: &RegistryClient,
+) -> Result<Arc<dyn Containers>, EngineError> {
+    let engine = open_containers(kind, addresses, registry)?;
+    engine.answers().await?;
+    Ok(engine)
+}
+
 /// Asks all engines what they are, at the same time.
 pub async fn probe_engines(
     addresses: &EngineAddresses,
@@ -149,13 +221,13 @@ fn open_docker(
     Ok(Arc::new(engine))
 }
 
-fn open_podman(addresses: &EngineAddresses, registry: &RegistryClient) -> Arc<dyn Engine> {
+fn podman(addresses: &EngineAddresses, registry: &RegistryClient) -> Podman {
     let mut options = PodmanOptions::new(addresses.temporary.clone());
     if let Some(host) = &addresses.container_host {
         let host = ("CONTAINER_HOST".to_owned(), Some(host.clone()));
         options.environment.push(host);
     }
-    Arc::new(Podman::new(options, registry.clone()))
+    Podman::new(options, registry.clone())
 }
 
 fn open_buildkit(

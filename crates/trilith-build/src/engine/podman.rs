@@ -32,6 +32,7 @@
 
 mod arguments;
 mod auth;
+mod containers;
 mod failure;
 mod flags;
 mod images;

@@ -5,7 +5,6 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use serde::Serialize;
-use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::Notify;
 use trilith_build::engine::EngineKind;
 use trilith_build::{
@@ -20,6 +19,7 @@ use super::plan;
 use crate::args::{self, Builder, Compress};
 use crate::engine_flags::engine_options;
 use crate::engines::LocalEngines;
+use crate::interrupt::ended;
 use crate::output::{Failure, Output, bytes};
 use crate::overrides::settings;
 use crate::progress::Progress;
@@ -193,14 +193,5 @@ pub(super) async fn interrupt(interrupted: Arc<Notify>) {
         }
         seen = true;
         interrupted.notify_one();
-    }
-}
-
-/// Returns when somebody wants this process to end.
-async fn ended() -> std::io::Result<()> {
-    let mut terminated = signal(SignalKind::terminate())?;
-    tokio::select! {
-        pressed = tokio::signal::ctrl_c() => pressed,
-        _ = terminated.recv() => Ok(()),
     }
 }

@@ -20,3 +20,4 @@ mod readme;
 mod rebase;
 mod story;
 mod support;
+mod workspace;

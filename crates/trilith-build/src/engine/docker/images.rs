@@ -150,6 +150,32 @@ impl DockerEngine {
         }
     }
 
+    /// Fetches an image from its registry.
+    pub(super) async fn pull_image(
+        &self,
+        reference: &Reference,
+        platform: Option<&Platform>,
+    ) -> Result<(), EngineError> {
+        let name = reference.to_string();
+        let doing = Doing("pull", &name);
+        let redactor = Redactor::default();
+        let auth = self.auth(reference, &redactor, doing).await?;
+        let platform = platform.map(Platform::to_string).unwrap_or_default();
+        let query = [("fromImage", name.as_str()), ("platform", &platform)];
+        let path = "/images/create";
+        let request = self.api.query(Method::POST, path, &query).await?;
+        let request = request.header("X-Registry-Auth", auth);
+        let response = self.api.call(request, doing).await?;
+        let mut messages = std::pin::pin!(Api::messages::<Pushing>(response, doing));
+        while let Some(message) = messages.next().await {
+            if let Some(error) = message?.error {
+                let reason = redactor.clean(&error);
+                return Err(doing.failed(&reason, kind_of(&reason)));
+            }
+        }
+        Ok(())
+    }
+
     /// Pushes what is kept under `reference`, and checks that the registry has it.
     pub(super) async fn push_image(
         &self,

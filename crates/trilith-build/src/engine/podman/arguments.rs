@@ -36,7 +36,7 @@ impl Arguments {
     }
 
     /// Adds a flag whose value is a name, `=` and a value.
-    fn pair(&mut self, flag: &str, name: &str, value: &str) {
+    pub(super) fn pair(&mut self, flag: &str, name: &str, value: &str) {
         self.option(flag, format!("{name}={value}"));
     }
 }

@@ -112,6 +112,7 @@ fn kind_of(reason: &str) -> Kind {
                 "manifest unknown",
                 "name unknown",
                 "not found",
+                "could not be found",
                 "image not known",
                 "no such image",
             ],

@@ -35,9 +35,19 @@ impl Program {
     ) -> std::process::Command {
         use std::os::unix::process::CommandExt as _;
 
-        let mut command = std::process::Command::new(&self.path);
-        command.args(arguments).stdin(Stdio::null());
+        let mut command = self.foreground(arguments);
+        command.stdin(Stdio::null());
         command.process_group(0);
+        command
+    }
+
+    /// Returns Podman with `arguments`, to be run in the terminal of this process.
+    pub(super) fn foreground(
+        &self,
+        arguments: impl IntoIterator<Item = impl AsRef<OsStr>>,
+    ) -> std::process::Command {
+        let mut command = std::process::Command::new(&self.path);
+        command.args(arguments);
         for (name, value) in &self.environment {
             match value {
                 Some(value) => command.env(name, value),

@@ -12,21 +12,14 @@ use hyper::body::Incoming;
 use hyper::client::conn::http2::{Builder, SendRequest};
 use hyper::http::{Request, Response, Uri};
 use hyper_util::rt::{TokioExecutor, TokioIo};
-use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::task::JoinHandle;
 use tonic::body::Body;
 use tonic::client::Grpc;
 
+use crate::engine::Connection;
+
 /// Bytes an engine may send ahead on one stream.
 const WINDOW: u32 = 2 << 20;
-
-/// Something that carries bytes both ways.
-pub(in crate::engine) trait Connection:
-    AsyncRead + AsyncWrite + Send + Unpin
-{
-}
-
-impl<T: AsyncRead + AsyncWrite + Send + Unpin> Connection for T {}
 
 /// A connection of any kind.
 pub(in crate::engine) type AnyConnection = Box<dyn Connection>;

@@ -1,0 +1,422 @@
+//! The life of a workspace: image, container, agent, health, end.
+//!
+//! A container is made first and then given the agent and its key, by the engine's own way of
+//! writing files into it, before it starts. They are in a volume of their own: nothing of them
+//! gets into an image that is made of the container, and its own files may be read-only.
+
+use std::pin::pin;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures_util::StreamExt as _;
+use tokio::time::{Instant, sleep, timeout_at};
+use trilith_build::engine::{
+    Container, ContainerRequest, ContainerState, Containers, LogOptions, PublishedPort,
+};
+use trilith_build::{Context, copy, inspect};
+use trilith_core::Reference;
+use trilith_oci::place::{DaemonImage, Place};
+
+use crate::records::{Record, Records};
+use crate::{Agent, Defaults, Error, SessionKey, StartOptions};
+
+/// The label of all workspaces; its value is the version of Trilith.
+pub const LABEL: &str = "dev.trilith.workspace";
+
+/// Where the agent is, and its key.
+const DIRECTORY: &str = "/.trilith";
+const PROGRAM: &str = "/.trilith/agent";
+const KEY_FILE: &str = "/.trilith/key";
+/// The agent's port in a network of the container's own.
+const PORT: u16 = 8000;
+/// The network in which the container has no port of its own.
+const HOST_NETWORK: &str = "host";
+/// How often an agent that does not answer yet is asked.
+const PATIENCE: Duration = Duration::from_millis(5);
+/// How often the container is looked at meanwhile, in questions to the agent.
+const LOOK: u32 = 10;
+/// How many lines of a container's output an error shows.
+const LOG_LINES: u32 = 50;
+/// The longest `/etc/passwd` that is looked through, in bytes.
+const USERS: usize = 4 << 20;
+
+/// A workspace whose agent has answered.
+#[derive(Debug)]
+pub struct Started {
+    /// What is remembered of it.
+    pub record: Record,
+    /// Its container.
+    pub container: Container,
+}
+
+/// Removes a container unless it is kept.
+struct Unfinished<'e> {
+    engine: &'e dyn Containers,
+    name: Option<String>,
+}
+
+impl Drop for Unfinished<'_> {
+    fn drop(&mut self) {
+        if let Some(name) = &self.name {
+            self.engine.remove_now(name);
+        }
+    }
+}
+
+/// Starts a workspace and waits until its agent answers.
+///
+/// When the future is dropped, or `interrupted` is ready first, no container stays.
+///
+/// # Errors
+/// [`Error::Died`], [`Error::Silent`], [`Error::Interrupted`], and those of the engine. No
+/// container stays.
+pub async fn start(
+    context: &Context,
+    engine: &Arc<dyn Containers>,
+    records: &Records,
+    options: &StartOptions,
+    interrupted: impl Future<Output = ()>,
+) -> Result<Started, Error> {
+    if options.network.as_deref() == Some("none") {
+        let reason = "without a network the agent cannot be reached; use an internal one";
+        return Err(Error::Usage(reason.to_owned()));
+    }
+    let mut interrupted = pin!(interrupted);
+    let image = tokio::select! {
+        image = supply(context, engine.as_ref(), options) => image?,
+        () = &mut interrupted => return Err(Error::Interrupted),
+    };
+    let request = request(options, image)?;
+    let mut unfinished = Unfinished {
+        engine: engine.as_ref(),
+        name: Some(request.name.clone()),
+    };
+    // Not interrupted: an engine that is at it may go on, and what it makes has to be known.
+    let created = engine.create(&request).await;
+    let id = match created {
+        Ok(id) => id,
+        Err(error) => {
+            // The name may be that of another, which is not to be removed.
+            unfinished.name = None;
+            return Err(error.into());
+        }
+    };
+    unfinished.name = Some(id.clone());
+    let started = tokio::select! {
+        started = bring_up(engine.as_ref(), options, &request, &id) => started?,
+        () = &mut interrupted => return Err(Error::Interrupted),
+    };
+    records.save(&started.record)?;
+    unfinished.name = None;
+    Ok(started)
+}
+
+/// Returns the name of the image in the engine, which has it then.
+async fn supply(
+    context: &Context,
+    engine: &dyn Containers,
+    options: &StartOptions,
+) -> Result<String, Error> {
+    let platform = options.platform.as_ref();
+    match &options.image {
+        Place::Registry(reference) => {
+            if engine.find(reference).await?.is_none() {
+                engine.pull(reference, platform).await?;
+            }
+            Ok(reference.to_string())
+        }
+        Place::DockerDaemon(DaemonImage::Reference(reference)) => Ok(reference.to_string()),
+        Place::DockerDaemon(DaemonImage::Id(id)) => Ok(id.to_string()),
+        place => {
+            let digest = inspect(context, place, platform).await?.manifest;
+            let name = format!("localhost/trilith/workspace:{}", &digest.hex()[..32]);
+            let reference: Reference = name
+                .parse()
+                .map_err(|_| Error::Usage(format!("`{name}` is no reference")))?;
+            if engine.find(&reference).await?.is_none() {
+                load(context, engine, options, &reference).await?;
+            }
+            Ok(name)
+        }
+    }
+}
+
+/// Brings an image from a place into the engine.
+async fn load(
+    context: &Context,
+    engine: &dyn Containers,
+    options: &StartOptions,
+    reference: &Reference,
+) -> Result<(), Error> {
+    let temporary = &context.engines.temporary;
+    let directory = tempfile::Builder::new()
+        .prefix("trilith-load-")
+        .tempdir_in(temporary);
+    let directory = directory.map_err(|error| {
+        Error::system(
+            format!("create a directory in `{}`", temporary.display()),
+            error,
+        )
+    })?;
+    let path = directory.path().join("image.tar");
+    let archive = Place::DockerArchive {
+        path: path.clone(),
+        reference: Some(reference.clone()),
+    };
+    copy(context, &options.image, &archive, options.platform.as_ref()).await?;
+    Ok(engine.load(&path).await?)
+}
+
+/// Returns what the engine is to make.
+fn request(options: &StartOptions, image: String) -> Result<ContainerRequest, Error> {
+    let name = match &options.name {
+        Some(name) => name.clone(),
+        None => format!("trilith-{}", &SessionKey::random()?.expose()[..12]),
+    };
+    let is_on_host = options.network.as_deref() == Some(HOST_NETWORK);
+    // In the host's network the agent takes a free port by itself, and says which.
+    let (host, port) = if is_on_host {
+        ("127.0.0.1", 0)
+    } else {
+        ("0.0.0.0", PORT)
+    };
+    let port = port.to_string();
+    let argv = [
+        PROGRAM,
+        "--host",
+        host,
+        "--port",
+        &port,
+        "--key-file",
+        KEY_FILE,
+    ];
+    let mut ports = options.ports.clone();
+    if is_on_host {
+        ports.clear();
+    } else {
+        ports.push(PublishedPort {
+            host: [127, 0, 0, 1].into(),
+            host_port: None,
+            container_port: PORT,
+        });
+    }
+    Ok(ContainerRequest {
+        name,
+        image,
+        argv: argv.map(str::to_owned).into(),
+        environment: options.environment.clone(),
+        labels: [(LABEL.to_owned(), env!("CARGO_PKG_VERSION").to_owned())].into(),
+        ports,
+        volumes: options.volumes.clone(),
+        private: Some(DIRECTORY.to_owned()),
+        network: options.network.clone(),
+        platform: options.platform.clone(),
+        gpus: options.gpus,
+        read_only: options.read_only,
+        capabilities: options.capabilities.clone(),
+        pids: Some(options.pids),
+        memory: Some(options.memory),
+    })
+}
+
+/// Puts the agent into a container, starts it and waits for the agent.
+async fn bring_up(
+    engine: &dyn Containers,
+    options: &StartOptions,
+    request: &ContainerRequest,
+    id: &str,
+) -> Result<Started, Error> {
+    let key = SessionKey::random()?;
+    let made = container(engine, id).await?;
+    let user = user_id(engine, id, &made.user).await?;
+    let archive = archive(&key, user).map_err(|error| Error::system("write a tar", error))?;
+    let archive = futures_util::stream::iter([Ok(Bytes::from(archive))]);
+    engine
+        .write_archive(id, DIRECTORY, Box::pin(archive))
+        .await?;
+    engine.start(id).await?;
+    let deadline = Instant::now() + options.health_timeout;
+    let waited = timeout_at(deadline, answer(engine, request, id, &key)).await;
+    let (container, url) = match waited {
+        Ok(answered) => answered?,
+        Err(_) => {
+            return Err(Error::Silent {
+                image: request.image.clone(),
+                seconds: options.health_timeout.as_secs_f64(),
+                log: last_lines(engine, id).await,
+            });
+        }
+    };
+    let record = Record {
+        id: id.to_owned(),
+        name: container.name.clone(),
+        engine: engine.kind().to_string(),
+        url,
+        key,
+    };
+    Ok(Started { record, container })
+}
+
+async fn container(engine: &dyn Containers, id: &str) -> Result<Container, Error> {
+    let found = engine.container(id).await?;
+    found.ok_or_else(|| Error::Missing(id.to_owned()))
+}
+
+/// Returns a tar with the agent and its key, which `user` alone can read.
+fn archive(key: &SessionKey, user: u64) -> std::io::Result<Vec<u8>> {
+    let program = trilith_agent_bin::binary();
+    let mut archive = tar::Builder::new(Vec::with_capacity(program.len() + 4096));
+    let files = [
+        ("agent", 0o555, 0, program),
+        ("key", 0o400, user, key.expose().as_bytes()),
+    ];
+    for (name, mode, owner, content) in files {
+        let mut header = tar::Header::new_gnu();
+        header.set_size(content.len() as u64);
+        header.set_mode(mode);
+        header.set_uid(owner);
+        header.set_gid(0);
+        archive.append_data(&mut header, name, content)?;
+    }
+    archive.into_inner()
+}
+
+/// Returns the number of the user that an image names: itself, or as the image's own
+/// `/etc/passwd` has it.
+async fn user_id(engine: &dyn Containers, id: &str, user: &str) -> Result<u64, Error> {
+    let name = user.split(':').next().unwrap_or_default();
+    if name.is_empty() {
+        return Ok(0);
+    }
+    if let Ok(number) = name.parse() {
+        return Ok(number);
+    }
+    let mut archive = Vec::new();
+    let mut pieces = engine.read_archive(id, "/etc/passwd").await?;
+    while let Some(piece) = pieces.next().await {
+        let piece = piece.map_err(|error| Error::system("read `/etc/passwd`", error))?;
+        archive.extend_from_slice(&piece);
+        if archive.len() > USERS {
+            break;
+        }
+    }
+    let text = String::from_utf8_lossy(&archive);
+    // The first line comes after the header of the tar.
+    let mut lines = text.lines().map(|line| line.trim_start_matches('\0'));
+    let number = lines.find_map(|line| {
+        let mut fields = line.rsplit('\0').next()?.split(':');
+        (fields.next()? == name).then(|| fields.nth(1)?.parse().ok())?
+    });
+    number.ok_or_else(|| Error::Usage(format!("the image has no user `{name}`")))
+}
+
+/// Waits until the agent answers, and returns its container and address.
+async fn answer(
+    engine: &dyn Containers,
+    request: &ContainerRequest,
+    id: &str,
+    key: &SessionKey,
+) -> Result<(Container, String), Error> {
+    let mut agent = None;
+    for question in 0_u32.. {
+        if question % LOOK == 0 {
+            let container = container(engine, id).await?;
+            if let ContainerState::Exited {
+                code,
+                out_of_memory,
+            } = container.state
+            {
+                return Err(Error::Died {
+                    image: request.image.clone(),
+                    code,
+                    out_of_memory,
+                    log: last_lines(engine, id).await,
+                });
+            }
+            if agent.is_none() {
+                let url = url(engine, &container).await?;
+                let found =
+                    url.map(|url| Ok::<_, Error>((Agent::try_new(&url, key.clone())?, url)));
+                agent = found
+                    .transpose()?
+                    .map(|(agent, url)| (agent, url, container));
+            }
+        }
+        if let Some((agent, url, container)) = &agent
+            && agent.is_healthy().await
+        {
+            return Ok((container.clone(), url.clone()));
+        }
+        sleep(PATIENCE).await;
+    }
+    Err(Error::Missing(id.to_owned()))
+}
+
+/// Returns where the agent of a container listens, as far as it is known.
+async fn url(engine: &dyn Containers, container: &Container) -> Result<Option<String>, Error> {
+    if let Some(address) = container.ports.get(&PORT) {
+        return Ok(Some(format!("http://{address}")));
+    }
+    let log = lines(engine, &container.id, LogOptions::default()).await?;
+    let mut said = log
+        .iter()
+        .filter_map(|line| line.strip_prefix("listening on "));
+    Ok(said
+        .next_back()
+        .filter(|url| url.starts_with("http://127.0.0.1:"))
+        .map(str::to_owned))
+}
+
+async fn last_lines(engine: &dyn Containers, id: &str) -> Vec<String> {
+    let options = LogOptions {
+        tail: Some(LOG_LINES),
+        follow: false,
+    };
+    // What cannot be read cannot be shown; the error is about something else.
+    lines(engine, id, options).await.unwrap_or_default()
+}
+
+async fn lines(
+    engine: &dyn Containers,
+    id: &str,
+    options: LogOptions,
+) -> Result<Vec<String>, Error> {
+    let mut text = Vec::new();
+    engine
+        .logs(id, options, &mut |_, piece| text.extend_from_slice(piece))
+        .await?;
+    let text = String::from_utf8_lossy(&text);
+    Ok(text.lines().map(str::to_owned).collect())
+}
+
+/// Returns the workspaces of an engine, those that this machine does not remember too.
+pub async fn find_workspaces(engine: &dyn Containers) -> Result<Vec<Container>, Error> {
+    Ok(engine.containers(LABEL).await?)
+}
+
+/// Returns the workspace with this id, unique beginning of an id, or name.
+///
+/// # Errors
+/// [`Error::Missing`] and [`Error::Ambiguous`]. A container that is no workspace is missing.
+pub async fn resolve(engine: &dyn Containers, name: &str) -> Result<Container, Error> {
+    let all = find_workspaces(engine).await?;
+    if let Some(found) = all.iter().find(|found| found.name == name) {
+        return Ok(found.clone());
+    }
+    let mut found = all
+        .into_iter()
+        .filter(|container| !name.is_empty() && container.id.starts_with(name));
+    match (found.next(), found.next()) {
+        (Some(container), None) => Ok(container),
+        (None, _) => Err(Error::Missing(name.to_owned())),
+        (Some(_), Some(_)) => Err(Error::Ambiguous(name.to_owned())),
+    }
+}
+
+/// Ends a workspace and removes it.
+pub async fn stop(engine: &dyn Containers, records: &Records, id: &str) -> Result<(), Error> {
+    engine.remove(id, Defaults::GRACE).await?;
+    records.forget(id);
+    Ok(())
+}

@@ -1,0 +1,39 @@
+//! Workspaces on real engines: started, driven, stopped, and nothing left.
+
+mod parts;
+mod sessions;
+
+/// The same tests for an engine.
+macro_rules! engines {
+    ($($name:ident: $start:ident,)+) => {
+        $(mod $name {
+            use super::parts::Engine;
+            use super::sessions;
+
+            #[test]
+            fn a_session_from_start_to_stop() {
+                sessions::from_start_to_stop(&Engine::$start());
+            }
+
+            #[test]
+            fn scratch_needs_nothing_but_the_agent() {
+                sessions::scratch(&Engine::$start());
+            }
+
+            #[test]
+            fn what_goes_wrong_is_said_and_nothing_stays() {
+                sessions::failures(&Engine::$start());
+            }
+
+            #[test]
+            fn an_interrupted_start_leaves_nothing() {
+                sessions::interrupted(&Engine::$start());
+            }
+        })+
+    };
+}
+
+engines! {
+    docker_20_10: docker_20,
+    podman_4_3: podman_4,
+}

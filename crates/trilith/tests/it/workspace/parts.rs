@@ -1,0 +1,158 @@
+//! An engine, a registry with a base image, and a Trilith that uses both.
+
+use std::io::Write as _;
+use std::process::{Command, Output, Stdio};
+
+use serde_json::Value;
+use trilith_testkit::{
+    Dockerd, ImageOptions, Podman, Registry, RegistryOptions, assert_success, busybox_image, run,
+};
+
+use crate::support::Trilith;
+
+/// Runs an engine's own client, with these arguments.
+type Client = Box<dyn Fn(&[&str]) -> Output>;
+
+/// An engine that starts empty.
+pub(super) struct Engine {
+    name: &'static str,
+    /// The network in which this engine reaches the agent without changing this machine's.
+    network: &'static str,
+    environment: Vec<(String, String)>,
+    client: Client,
+    pub(super) trilith: Trilith,
+    _registry: Registry,
+    /// Busybox on nothing.
+    pub(super) base: String,
+}
+
+impl Engine {
+    fn new(
+        name: &'static str,
+        network: &'static str,
+        environment: Vec<(String, String)>,
+        client: Client,
+    ) -> Self {
+        let registry = Registry::start(RegistryOptions::default());
+        let base = busybox_image(&registry, "base:1", &ImageOptions::default());
+        Self {
+            name,
+            network,
+            environment,
+            client,
+            trilith: Trilith::new(),
+            base: base.reference,
+            _registry: registry,
+        }
+    }
+
+    pub(super) fn docker_20() -> Self {
+        let dockerd = Dockerd::start();
+        let environment = vec![("DOCKER_HOST".to_owned(), dockerd.host())];
+        let client = move |arguments: &[&str]| run(dockerd.docker().args(arguments));
+        Self::new("docker", "host", environment, Box::new(client))
+    }
+
+    pub(super) fn podman_4() -> Self {
+        let podman = Podman::new();
+        let set = podman.environment().into_iter();
+        let mut environment: Vec<(String, String)> = set
+            .filter_map(|(name, value)| Some((name, value?)))
+            .collect();
+        let directory = podman.program().parent().unwrap().display().to_string();
+        let path = format!("{directory}:/usr/sbin:/usr/bin:/sbin:/bin");
+        environment.push(("PATH".to_owned(), path));
+        let client = move |arguments: &[&str]| run(podman.podman().args(arguments));
+        Self::new("podman", "slirp4netns", environment, Box::new(client))
+    }
+
+    /// Returns the command under test.
+    pub(super) fn command(&self, arguments: &[&str]) -> Command {
+        let mut command = self.trilith.command();
+        command
+            .args(arguments)
+            .envs(self.environment.iter().cloned());
+        command
+    }
+
+    /// Returns the command that starts a workspace.
+    pub(super) fn start_command(&self, arguments: &[&str]) -> Command {
+        let mut command = self.command(&["run", "--engine", self.name]);
+        command.args(["--network", self.network, "--format", "json"]);
+        command.args(arguments);
+        command
+    }
+
+    /// Returns the command that starts a workspace without a network.
+    pub(super) fn lonely_command(&self, arguments: &[&str]) -> Command {
+        let mut command = self.command(&["run", "--engine", self.name]);
+        command.args(arguments);
+        command
+    }
+
+    /// Returns what the only container has written; nothing where there is none yet.
+    pub(super) fn logs_of_only_container(&self) -> String {
+        let containers = self.containers();
+        let Some(id) = containers.first() else {
+            return String::new();
+        };
+        let output = (self.client)(&["logs", id]);
+        let text = [output.stdout, output.stderr].concat();
+        String::from_utf8_lossy(&text).into_owned()
+    }
+
+    /// Starts a workspace and returns what is said of it.
+    pub(super) fn start(&self, arguments: &[&str]) -> Value {
+        let output = assert_success(&mut self.start_command(arguments));
+        serde_json::from_slice(&output.stdout).unwrap()
+    }
+
+    /// Runs a command that says something.
+    pub(super) fn json(&self, arguments: &[&str]) -> Value {
+        let output = assert_success(self.command(arguments).args(["--format", "json"]));
+        serde_json::from_slice(&output.stdout).unwrap()
+    }
+
+    /// Runs a program in a workspace, and gives it `input`.
+    pub(super) fn exec(&self, id: &str, flags: &[&str], argv: &[&str], input: &[u8]) -> Output {
+        let mut command = self.command(&["exec"]);
+        command.args(flags).args([id, "--"]).args(argv);
+        let mut child = command
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let mut stdin = child.stdin.take().unwrap();
+        let input = input.to_vec();
+        let writer = std::thread::spawn(move || {
+            // A program that does not read has ended.
+            let _unread = stdin.write_all(&input);
+        });
+        let output = child.wait_with_output().unwrap();
+        writer.join().unwrap();
+        output
+    }
+
+    /// Returns the ids of all containers there are.
+    pub(super) fn containers(&self) -> Vec<String> {
+        let output = self.client(&["ps", "--all", "--quiet", "--no-trunc"]);
+        output.split_whitespace().map(str::to_owned).collect()
+    }
+
+    /// Returns what the engine's own client says.
+    pub(super) fn client(&self, arguments: &[&str]) -> String {
+        let output = (self.client)(arguments);
+        assert!(output.status.success(), "{output:?}");
+        let (mut text, stderr) = (output.stdout, output.stderr);
+        text.extend(stderr);
+        String::from_utf8_lossy(&text).into_owned()
+    }
+}
+
+impl Drop for Engine {
+    fn drop(&mut self) {
+        // So that the engine has nothing to end.
+        let _none = run(&mut self.command(&["stop", "--all"]));
+    }
+}

@@ -1,0 +1,222 @@
+//! What is done with a workspace, whatever the engine.
+
+use std::fs;
+use std::os::unix::fs::PermissionsExt as _;
+use std::process::Stdio;
+use std::time::Duration;
+
+use trilith_testkit::{assert_success, run};
+
+use super::parts::Engine;
+
+pub(super) fn from_start_to_stop(engine: &Engine) {
+    let started = engine.start(&["--name", "one", "--env", "GREETING=hello", &engine.base]);
+    let id = started["id"].as_str().unwrap();
+    assert_eq!(id.len(), 64);
+    assert_eq!(started["name"], "one");
+    assert_eq!(engine.containers(), [id]);
+    assert!(
+        started["url"]
+            .as_str()
+            .unwrap()
+            .starts_with("http://127.0.0.1:")
+    );
+
+    programs(engine, id);
+    files(engine, id);
+    secrecy(engine, id);
+
+    let listed = engine.json(&["ps"]);
+    assert_eq!(listed[0]["id"], id);
+    assert_eq!(listed[0]["state"], "running");
+    let log = engine.json(&["logs", "one"]);
+    let log = format!("{}{}", log["stdout"], log["stderr"]);
+    assert!(log.contains("listening on http://"), "{log}");
+
+    engine.json(&["pause", &id[..12]]);
+    assert_eq!(engine.json(&["ps"])[0]["state"], "paused");
+    engine.json(&["resume", "one"]);
+    let output = engine.exec(id, &[], &["true"], b"");
+    assert_eq!(output.status.code(), Some(0));
+
+    assert_eq!(engine.json(&["stop", &id[..12]])["stopped"][0], id);
+    assert!(engine.containers().is_empty());
+    assert!(
+        engine
+            .client(&["volume", "ls", "--quiet"])
+            .trim()
+            .is_empty()
+    );
+    let gone = run(&mut engine.command(&["exec", id, "--", "true"]));
+    assert_eq!(gone.status.code(), Some(1));
+}
+
+/// Streams, exit codes and limits are those of the program.
+fn programs(engine: &Engine, id: &str) {
+    let shell = |script: &str, input: &[u8]| engine.exec(id, &[], &["sh", "-c", script], input);
+    let output = shell("echo $GREETING; echo oops >&2; exit 7", b"");
+    assert_eq!(output.stdout, b"hello\n");
+    assert_eq!(output.stderr, b"oops\n");
+    assert_eq!(output.status.code(), Some(7));
+
+    let bytes: Vec<u8> = (0..=255_u8).cycle().take(3 << 20).collect();
+    assert_eq!(engine.exec(id, &[], &["cat"], &bytes).stdout, bytes);
+
+    let output = engine.exec(
+        id,
+        &["--cwd", "/etc", "--env", "A=b"],
+        &["sh", "-c", "pwd; echo $A"],
+        b"",
+    );
+    assert_eq!(output.stdout, b"/etc\nb\n");
+    let output = engine.exec(id, &[], &["no-such-program"], b"");
+    assert_eq!(output.status.code(), Some(127));
+    assert!(String::from_utf8_lossy(&output.stderr).contains("no-such-program"));
+    assert_eq!(shell("kill -9 $$", b"").status.code(), Some(137));
+
+    // It ignores the wish to end, and so does what it has started.
+    let stubborn = "trap '' TERM; sleep 3600 & echo $!; wait; sleep 3600";
+    let output = engine.exec(id, &["--timeout", "0.5"], &["sh", "-c", stubborn], b"");
+    assert_eq!(output.status.code(), Some(124), "{output:?}");
+    let pid = String::from_utf8(output.stdout).unwrap();
+    let alive = shell(&format!("kill -0 {}", pid.trim()), b"");
+    assert_ne!(alive.status.code(), Some(0), "what it started still runs");
+
+    // No capability, no new privilege.
+    let status = String::from_utf8(shell("cat /proc/self/status", b"").stdout).unwrap();
+    assert!(status.contains("CapBnd:\t0000000000000000"), "{status}");
+    assert!(status.contains("NoNewPrivs:\t1"), "{status}");
+}
+
+/// Files and directories go both ways.
+fn files(engine: &Engine, id: &str) {
+    let here = tempfile::tempdir().unwrap();
+    let path = |name: &str| here.path().join(name).to_str().unwrap().to_owned();
+    fs::create_dir_all(here.path().join("tree/below")).unwrap();
+    fs::write(here.path().join("tree/below/run"), "#!/bin/sh\necho ran\n").unwrap();
+    let mode = fs::Permissions::from_mode(0o755);
+    fs::set_permissions(here.path().join("tree/below/run"), mode).unwrap();
+    std::os::unix::fs::symlink("below/run", here.path().join("tree/link")).unwrap();
+
+    engine.json(&["cp", &path("tree"), &format!("{id}:/tmp")]);
+    assert_eq!(
+        engine.exec(id, &[], &["/tmp/tree/link"], b"").stdout,
+        b"ran\n"
+    );
+    engine.json(&["cp", &path("tree/below/run"), "one:/tmp/other"]);
+    assert_eq!(engine.exec(id, &[], &["/tmp/other"], b"").stdout, b"ran\n");
+    engine.json(&["cp", "one:/tmp/tree", &path("back")]);
+    let back = fs::read_to_string(here.path().join("back/link")).unwrap();
+    assert_eq!(back, "#!/bin/sh\necho ran\n");
+    engine.json(&["cp", "one:/tmp/other", here.path().to_str().unwrap()]);
+    assert!(here.path().join("other").is_file());
+    let missing = run(&mut engine.command(&["cp", "one:/no/such", &path("x")]));
+    assert_eq!(missing.status.code(), Some(1));
+    assert!(!here.path().join("x").exists());
+}
+
+/// The key is in one private file of this machine and nowhere else outside.
+fn secrecy(engine: &Engine, id: &str) {
+    let record = engine
+        .trilith
+        .home()
+        .join(".local/state/trilith/workspaces");
+    let record = record.join(format!("{id}.json"));
+    assert_eq!(
+        fs::metadata(&record).unwrap().permissions().mode() & 0o777,
+        0o600
+    );
+    let record: serde_json::Value = serde_json::from_slice(&fs::read(record).unwrap()).unwrap();
+    let key = record["key"].as_str().unwrap();
+    assert_eq!(key.len(), 64);
+    for arguments in [
+        &["inspect", id][..],
+        &["logs", id],
+        &["top", id],
+        &["ps", "--all"],
+    ] {
+        assert!(!engine.client(arguments).contains(key), "{arguments:?}");
+    }
+    for arguments in [&["ps"][..], &["logs", id]] {
+        assert!(
+            !engine.json(arguments).to_string().contains(key),
+            "{arguments:?}"
+        );
+    }
+    let environment = engine.exec(id, &[], &["env"], b"").stdout;
+    assert!(!String::from_utf8_lossy(&environment).contains(key));
+}
+
+pub(super) fn scratch(engine: &Engine) {
+    let started = engine.start(&["--read-only", "scratch"]);
+    let id = started["id"].as_str().unwrap();
+    let output = engine.exec(id, &[], &["/.trilith/agent", "--version"], b"");
+    assert!(output.stdout.starts_with(b"trilith-agent "), "{output:?}");
+    assert_success(&mut engine.command(&["stop", id]));
+    assert!(engine.containers().is_empty());
+}
+
+pub(super) fn failures(engine: &Engine) {
+    // Without a network that leads there, nobody hears the agent.
+    let mut start = engine.lonely_command(&[&engine.base]);
+    let start = start.stdout(Stdio::piped()).stderr(Stdio::piped());
+    let child = start.spawn().unwrap();
+    while !engine.logs_of_only_container().contains("listening on") {
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    engine.client(&["kill", &engine.containers()[0]]);
+    let early = child.wait_with_output().unwrap();
+    let stderr = String::from_utf8_lossy(&early.stderr).into_owned();
+    assert_eq!(early.status.code(), Some(1), "{stderr}");
+    assert!(early.stdout.is_empty());
+    assert!(
+        stderr.contains("ended before its agent answered: exit code 137"),
+        "{stderr}"
+    );
+    assert!(stderr.contains("  | listening on http://"), "{stderr}");
+    assert!(engine.containers().is_empty(), "{stderr}");
+
+    let silent = run(&mut engine.lonely_command(&["--health-timeout", "0.5", &engine.base]));
+    let stderr = String::from_utf8_lossy(&silent.stderr).into_owned();
+    assert_eq!(silent.status.code(), Some(1), "{stderr}");
+    assert!(stderr.contains("did not answer within"), "{stderr}");
+    assert!(engine.containers().is_empty());
+
+    for (arguments, code) in [
+        (&["exec", "nobody", "--", "true"][..], 1),
+        (&["stop", "nobody"], 1),
+        (&["cp", "a", "b"], 2),
+        (&["run", "--memory", "x", "scratch"], 2),
+        (&["run", "--network", "none", "scratch"], 2),
+    ] {
+        let output = run(&mut engine.command(arguments));
+        assert_eq!(output.status.code(), Some(code), "{arguments:?} {output:?}");
+    }
+}
+
+pub(super) fn interrupted(engine: &Engine) {
+    // The image is there, so that it is the container that is interrupted.
+    let first = engine.start(&[&engine.base]);
+    let first = first["id"].as_str().unwrap();
+    for milliseconds in [20, 120, 250, 400, 600] {
+        let mut start = engine.start_command(&[&engine.base]);
+        let mut child = start.stdout(Stdio::piped()).spawn().unwrap();
+        std::thread::sleep(Duration::from_millis(milliseconds));
+        let pid = child.id().to_string();
+        let _ended = run(std::process::Command::new("kill").args(["-INT", &pid]));
+        if child.wait().unwrap().success() {
+            // It was there before the signal.
+            continue;
+        }
+        let known = engine.json(&["ps"]);
+        let others = known.as_array().unwrap().iter();
+        let ids: Vec<&str> = others.filter_map(|one| one["id"].as_str()).collect();
+        assert!(ids.contains(&first));
+        assert_eq!(ids.len(), engine.containers().len());
+    }
+    // One that this machine has forgotten is found by its label.
+    fs::remove_dir_all(engine.trilith.home().join(".local/state/trilith")).unwrap();
+    assert_success(&mut engine.command(&["stop", &first[..12]]));
+    assert_success(&mut engine.command(&["stop", "--all"]));
+    assert!(engine.containers().is_empty());
+}
