@@ -6,7 +6,7 @@ use std::path::Path;
 
 use bytes::Bytes;
 use futures_util::stream;
-use trilith_core::{Algorithm, Digester};
+use trilith_core::{Algorithm, Digest, Digester};
 
 use super::Layout;
 use super::file::TempFile;
@@ -52,11 +52,7 @@ impl BlobWriter {
     /// mends one that was damaged.
     pub fn finish(self, media_type: &str) -> Result<Descriptor, Error> {
         let digest = self.digester.finish();
-        let path = self.layout.blob_path(&digest);
-        if let Some(parent) = path.parent() {
-            fs::create_dir_all(parent).map_err(Error::io("create", parent))?;
-        }
-        self.temp.persist(&path)?;
+        keep(&self.layout, self.temp, &digest)?;
         Ok(Descriptor::new(media_type, digest, self.size))
     }
 
@@ -77,6 +73,15 @@ impl BlobWriter {
         }
         self.finish(&expected.media_type).map(drop)
     }
+}
+
+/// Makes `temp` the blob with this digest, which the caller has computed.
+pub(super) fn keep(layout: &Layout, temp: TempFile, digest: &Digest) -> Result<(), Error> {
+    let path = layout.blob_path(digest);
+    if let Some(parent) = path.parent() {
+        fs::create_dir_all(parent).map_err(Error::io("create", parent))?;
+    }
+    temp.persist(&path)
 }
 
 impl Write for BlobWriter {

@@ -142,9 +142,9 @@ impl Layout {
         entries: Vec<LayerEntry>,
         compression: Compression,
     ) -> Result<Layer, Error> {
-        let mut writer = self.blob_writer()?;
-        let layer = write_layer(entries, compression, &mut writer)?;
-        writer.finish_as(&layer.descriptor)?;
+        let mut temp = self.temp_file()?;
+        let layer = write_layer(entries, compression, &mut temp)?;
+        blob::keep(self, temp, &layer.descriptor.digest)?;
         Ok(layer)
     }
 
