@@ -1,7 +1,7 @@
 //! Publishing: the one order in which anything is written to a store.
 //!
-//! Blobs, then manifests by digest (what an index names before the index), then tags. A tag therefore never points to something incomplete, wherever a run is cut
-//! off. Decides nothing about content: what to publish, under which tags, and where each
+//! Blobs, then manifests by digest (what an index names before the index), then tags. A tag
+//! therefore never points to something incomplete, wherever a run is cut off. Decides nothing about content: what to publish, under which tags, and where each
 //! blob may come from is the caller's to say.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -133,28 +133,43 @@ pub async fn publish_content(
     concurrency: NonZeroUsize,
 ) -> Result<PublishReport, Error> {
     let tagged = check(publication)?;
-    let blobs = merge(&publication.blobs);
-    let report = PublishReport {
-        blobs: publish_blobs(destination, &blobs, concurrency).await?,
-    };
     let (mut images, mut artifacts, mut with_tag) = (Vec::new(), Vec::new(), Vec::new());
+    let mut of_artifacts = BTreeSet::new();
     for manifest in &publication.manifests {
         let digest = &manifest.descriptor.digest;
         let is_tagged = tagged
             .iter()
             .any(|(_, tagged)| tagged.descriptor.digest == *digest);
-        match Links::parse(manifest)?.subject {
-            Some(_) => artifacts.push(manifest),
-            None if is_tagged && destination.tags_with_manifest() => with_tag.push(manifest),
-            None => images.push(manifest),
+        let links = Links::parse(manifest)?;
+        if links.subject.is_some() {
+            of_artifacts.extend(links.blobs().map(|blob| blob.digest.clone()));
+            artifacts.push(manifest);
+        } else if is_tagged && destination.tags_with_manifest() {
+            with_tag.push(manifest);
+        } else {
+            images.push(manifest);
         }
     }
-    // An artifact may come before its subject (distribution specification 1.1, "Pushing Manifests
-    // with Subject"); where a registry does not know that, it comes once more behind it.
-    let images = publish_manifests(destination, &images, concurrency);
-    let early = publish_manifests(destination, &artifacts, concurrency);
-    let (images, early) = future::join(images, early).await;
-    images?;
+    let blobs = merge(&publication.blobs);
+    let (attached, blobs): (Vec<_>, Vec<_>) = blobs
+        .into_iter()
+        .enumerate()
+        .partition(|(_, blob)| of_artifacts.contains(&blob.descriptor.digest));
+    // An artifact is small and may come before its subject (distribution specification 1.1, "Pushing
+    // Manifests with Subject"), so it travels beside the layers. Where a registry does not know
+    // that, its manifest comes once more behind its subject.
+    let attach = async {
+        let attached = publish_blobs(destination, &attached, concurrency).await?;
+        let early = publish_manifests(destination, &artifacts, concurrency).await;
+        Ok((attached, early))
+    };
+    let publish = publish_blobs(destination, &blobs, concurrency);
+    let (mut published, (attached, early)) = future::try_join(publish, attach).await?;
+    published.extend(attached);
+    published.sort_by_key(|(position, _)| *position);
+    let blobs = published.into_iter().map(|(_, blob)| blob).collect();
+    let report = PublishReport { blobs };
+    publish_manifests(destination, &images, concurrency).await?;
     if early.is_err() {
         publish_manifests(destination, &with_tag, concurrency).await?;
         publish_manifests(destination, &artifacts, concurrency).await?;
@@ -223,26 +238,25 @@ fn merge(blobs: &[PublicationBlob]) -> Vec<PublicationBlob> {
     merged
 }
 
+/// Brings blobs to `destination`, each with its position, which is returned with what became of it.
 async fn publish_blobs(
     destination: &dyn ImageStore,
-    blobs: &[PublicationBlob],
+    blobs: &[(usize, PublicationBlob)],
     concurrency: NonZeroUsize,
-) -> Result<Vec<PublishedBlob>, Error> {
-    let mut published: Vec<(usize, PublishedBlob)> = stream::iter(blobs.iter().enumerate())
+) -> Result<Vec<(usize, PublishedBlob)>, Error> {
+    stream::iter(blobs)
         .map(|(position, blob)| async move {
             let published = PublishedBlob {
                 digest: blob.descriptor.digest.clone(),
                 size: blob.descriptor.size,
                 outcome: publish_blob(destination, blob).await?,
             };
-            Ok::<_, Error>((position, published))
+            Ok((*position, published))
         })
         // Unordered: a large blob in front must not keep the others from starting.
         .buffer_unordered(concurrency.get())
         .try_collect()
-        .await?;
-    published.sort_by_key(|(position, _)| *position);
-    Ok(published.into_iter().map(|(_, blob)| blob).collect())
+        .await
 }
 
 /// Brings one blob to `destination` with the fewest requests: none where it is known to be
