@@ -161,7 +161,9 @@ async fn serve(options: &Options, keys: Keys) -> Result<(), String> {
     let listener = TcpListener::bind(address).await.map_err(wrap("listen"))?;
     let address = listener.local_addr().map_err(wrap("listen"))?;
     let router = server::router(Agent::new(keys, Arc::clone(&commands), root));
-    eprintln!("listening on http://{address}");
+    // In one piece: some engines keep what comes in several as several lines.
+    let listening = format!("listening on http://{address}\n");
+    eprint!("{listening}");
     tokio::select! {
         never = server::serve(listener, router) => match never {},
         () = signals.handle(&commands.children) => {}

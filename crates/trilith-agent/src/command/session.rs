@@ -208,8 +208,16 @@ impl Talk {
                 return (cause, status);
             }
             if code.is_some() || !open {
-                self.shell.group.signal(Signal::KILL);
-                return (cause, code.unwrap_or(-1));
+                // Who closes both streams is about to end; what it ends with comes behind.
+                let shell = &mut *self.shell;
+                let code = match code {
+                    Some(code) => code,
+                    None => timeout(GRACE, exit(Some(&mut shell.exit)))
+                        .await
+                        .unwrap_or(-1),
+                };
+                shell.group.signal(Signal::KILL);
+                return (cause, code);
             }
             let now = Instant::now();
             if self.recorder.is_full() || self.recorder.due().is_some_and(|due| due <= now) {
