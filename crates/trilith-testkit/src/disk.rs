@@ -42,3 +42,10 @@ pub(crate) fn mount(path: &Path, size: &str) {
     command.args(["-t", "tmpfs", "-o", &format!("size={size}"), "none"]);
     assert_success(command.arg(path));
 }
+
+/// Makes the disk at `path` as large as `size`.
+pub(crate) fn enlarge(path: &Path, size: &str) {
+    let mut command = Command::new("mount");
+    command.args(["-o", &format!("remount,size={size}")]);
+    assert_success(command.arg(path));
+}

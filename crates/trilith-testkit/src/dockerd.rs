@@ -128,6 +128,14 @@ impl Dockerd {
         self.wait();
     }
 
+    /// Makes the disk that it was started on as large as `size`.
+    ///
+    /// # Panics
+    /// When it has none of its own.
+    pub fn enlarge_disk(&self, size: &str) {
+        disk::enlarge(&self.guard.dir().join("data"), size);
+    }
+
     /// Returns `docker` as a client of this daemon, with a configuration of its own.
     #[must_use]
     pub fn docker(&self) -> Command {

@@ -80,6 +80,14 @@ impl Podman {
         Self { guard }
     }
 
+    /// Makes the disk that everything is kept on as large as `size`.
+    ///
+    /// # Panics
+    /// When it has none of its own.
+    pub fn enlarge_disk(&self, size: &str) {
+        disk::enlarge(&self.guard.dir().join("root"), size);
+    }
+
     /// Returns `podman` with the private settings.
     #[must_use]
     pub fn podman(&self) -> Command {

@@ -130,6 +130,15 @@ impl Engine {
         Self::podman(Podman::trixie())
     }
 
+    /// Makes an engine's small disk as large as `size`.
+    pub(super) fn enlarge_disk(&self, size: &str) {
+        match &self.service {
+            Service::Docker(dockerd) | Service::Buildkit(dockerd, _) => dockerd.enlarge_disk(size),
+            Service::Podman(podman) => podman.enlarge_disk(size),
+            Service::Nothing => unreachable!("there is no engine"),
+        }
+    }
+
     /// Runs the engine's own client.
     pub(super) fn client(&self, arguments: &[&str]) -> Output {
         let mut command = match &self.service {
