@@ -36,15 +36,13 @@ fn main() -> ExitCode {
         Err(error) => return Output::fail(&Failure::system("cannot start", error)),
     };
     let reads_stdin = matches!(cli.command, Command::Exec(_));
-    let code = match runtime.block_on(run(cli, &environment, output)) {
-        Ok(code) => code,
-        Err(failure) => Output::fail(&failure),
-    };
-    if reads_stdin {
-        // Something may still wait for standard input, which nobody reads any more.
+    let done = runtime.block_on(run(cli, &environment, output));
+    // A failure waits for threads that clear up behind it. Otherwise nobody waits for those that are
+    // idle, nor for one that reads a standard input that has no reader any more.
+    if done.is_ok() || reads_stdin {
         runtime.shutdown_background();
     }
-    code
+    done.unwrap_or_else(|failure| Output::fail(&failure))
 }
 
 /// Returns the runtime for `command`. Hashing and compression have threads of their own, so one
