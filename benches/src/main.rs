@@ -11,6 +11,7 @@
     reason = "a benchmark that cannot get its parts has to stop; its result is what it prints"
 )]
 
+mod batch;
 mod engines;
 mod hashing;
 mod measure;
@@ -22,12 +23,14 @@ use measure::Line;
 
 type Benchmark = fn(&Trilith) -> Vec<Line>;
 
-const BENCHMARKS: [(&str, Benchmark); 7] = [
+const BENCHMARKS: [(&str, Benchmark); 9] = [
     ("hash", hashing::hash),
     ("unchanged", pushing::unchanged),
     ("source-change", pushing::source_change),
     ("large-layer", pushing::large_layer),
     ("base-size", pushing::base_size),
+    ("batch", batch::batch),
+    ("batch-size", batch::batch_size),
     ("engine", engines::engine),
     ("context", engines::context),
 ];

@@ -1,0 +1,219 @@
+//! `trilith batch` against `docker build` and `docker push` for each base, and against what the
+//! registry itself can do.
+
+use std::fs;
+use std::path::PathBuf;
+use std::process::Command;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
+
+use tempfile::TempDir;
+use trilith_testkit::{
+    Dockerd, ImageOptions, Project, Registry, RegistryOptions, busybox_image, many_bases,
+};
+
+use crate::Trilith;
+use crate::measure::{Line, mebibytes, noise, peak_memory, time};
+
+/// Bytes of the payload, which does not compress.
+const PAYLOAD: usize = 10_000_000;
+/// Bases of the comparison.
+const BASES: usize = 200;
+/// Bases that Docker builds on, as all of them would take minutes.
+const DOCKER_BASES: usize = 32;
+/// Docker builds at a time.
+const DOCKER_JOBS: usize = 8;
+
+/// A registry with bases, and a project to put on them.
+struct Scene<'a> {
+    trilith: &'a Trilith,
+    home: TempDir,
+    registry: Registry,
+    project: Project,
+    bases: Vec<String>,
+    runs: AtomicUsize,
+}
+
+impl<'a> Scene<'a> {
+    fn new(trilith: &'a Trilith, bases: usize, payload: usize) -> Self {
+        let registry = Registry::start(RegistryOptions::default());
+        busybox_image(&registry, "base:1", &ImageOptions::default());
+        let names = many_bases(&registry, ("base", "1"), "eval", bases);
+        let project = Project::python();
+        project.write("app/payload", noise(1, payload));
+        project.write(
+            "trilith.toml",
+            format!(
+                "[image]\nrepository = \"{}\"\nversion = \"1.0.0\"\n\
+                 [[layer]]\nlevel = \"source\"\ncopy = \"app\"\nto = \"/opt/app\"\n",
+                registry.reference("acme/agents"),
+            ),
+        );
+        Self {
+            trilith,
+            home: tempfile::tempdir().unwrap(),
+            bases: names.iter().map(|name| registry.reference(name)).collect(),
+            registry,
+            project,
+            runs: AtomicUsize::new(0),
+        }
+    }
+
+    fn list(&self) -> PathBuf {
+        let list = self.home.path().join("bases");
+        fs::write(&list, self.bases.join("\n")).unwrap();
+        list
+    }
+
+    fn batch(&self) -> Command {
+        let run = self.runs.fetch_add(1, Ordering::Relaxed);
+        let mut command = Command::new(&self.trilith.binary);
+        command
+            .args([
+                "batch",
+                "--push",
+                "--quiet",
+                "--format",
+                "json",
+                "--manifest",
+            ])
+            .arg(self.home.path().join(format!("run{run}.jsonl")))
+            .arg("--bases")
+            .arg(self.list())
+            .arg("--project")
+            .arg(self.project.path())
+            .env("HOME", self.home.path());
+        command
+    }
+
+    /// Builds and pushes an image on each of the first bases with Docker, several at a time.
+    fn docker(&self, docker: &Dockerd) -> Duration {
+        let context = self.project.path();
+        let next = AtomicUsize::new(0);
+        let started = Instant::now();
+        std::thread::scope(|scope| {
+            for _ in 0..DOCKER_JOBS {
+                scope.spawn(|| {
+                    loop {
+                        let number = next.fetch_add(1, Ordering::Relaxed);
+                        let Some(base) = self.bases[..DOCKER_BASES].get(number) else {
+                            break;
+                        };
+                        let tag = self.registry.reference(&format!("acme/docker:{number}"));
+                        let mut build = docker.docker();
+                        build
+                            .args(["build", "--quiet", "--tag", &tag, "--build-arg"])
+                            .arg(format!("BASE={base}"))
+                            .arg(context)
+                            .env("DOCKER_BUILDKIT", "1");
+                        time(&mut build);
+                        time(docker.docker().args(["push", "--quiet", &tag]));
+                    }
+                });
+            }
+        });
+        started.elapsed()
+    }
+}
+
+/// Returns the processor time that registries on this machine have used.
+fn registry_time() -> Duration {
+    // In ticks of 10 ms, as Linux has it on every architecture.
+    let ticks = |entry: fs::DirEntry| -> Option<u64> {
+        let stat = fs::read_to_string(entry.path().join("stat")).ok()?;
+        let (name, fields) = stat.rsplit_once(')')?;
+        let fields: Vec<&str> = fields.split_whitespace().collect();
+        let time = |field: usize| fields.get(field)?.parse::<u64>().ok();
+        name.contains("docker-registry")
+            .then(|| Some(time(11)? + time(12)?))?
+    };
+    let processes = fs::read_dir("/proc").unwrap().flatten();
+    Duration::from_millis(processes.filter_map(ticks).sum::<u64>() * 10)
+}
+
+fn rate(images: usize, taken: Duration) -> f64 {
+    images as f64 / taken.as_secs_f64()
+}
+
+fn per_image(images: usize, taken: Duration) -> f64 {
+    taken.as_secs_f64() * 1000.0 / images as f64
+}
+
+/// 200 bases and a payload of 10 MB, on one registry.
+pub(crate) fn batch(trilith: &Trilith) -> Vec<Line> {
+    let scene = Scene::new(trilith, BASES, PAYLOAD);
+    let before = registry_time();
+    let first = time(&mut scene.batch());
+    let registry = registry_time().saturating_sub(before);
+    let second = time(&mut scene.batch());
+    scene.project.write("app/line", "x = 1\n");
+    let changed = time(&mut scene.batch());
+
+    scene
+        .project
+        .write("Dockerfile", "ARG BASE\nFROM $BASE\nCOPY app /opt/app\n");
+    let dockerd = Dockerd::start();
+    let docker = scene.docker(&dockerd);
+
+    let cores = std::thread::available_parallelism().map_or(1, usize::from);
+    let limit = rate(BASES, registry / u32::try_from(cores).unwrap_or(1));
+    let ours = rate(BASES, first);
+    let peer = rate(DOCKER_BASES, docker);
+    let line = |what: &str, ours: String, peer: String, ratio: String, target: &str| Line {
+        what: what.to_owned(),
+        ours,
+        peer,
+        ratio,
+        target: target.to_owned(),
+    };
+    vec![
+        line(
+            "200 bases, 10 MB payload, against `docker build` + `docker push`, 8 at a time",
+            format!("{ours:.1} images/s"),
+            format!("{peer:.2} images/s"),
+            format!("{:.1} times faster", ours / peer),
+            "10 times, 60 images/s",
+        ),
+        line(
+            "the same against the registry's own processor time on all cores",
+            format!("{ours:.1} images/s"),
+            format!("{limit:.1} images/s"),
+            format!("{:.0} % of the limit", ours / limit * 100.0),
+            "",
+        ),
+        line(
+            "second run, nothing changed",
+            format!("{:.0} images/s", rate(BASES, second)),
+            String::new(),
+            String::new(),
+            "300 images/s",
+        ),
+        line(
+            "one line of source changed, against the first run",
+            format!("{:.1} ms an image", per_image(BASES, changed)),
+            format!("{:.1} ms an image", per_image(BASES, first)),
+            format!("{:.2} times", changed.as_secs_f64() / first.as_secs_f64()),
+            "1.3 times",
+        ),
+    ]
+}
+
+/// A small payload on more and more bases.
+pub(crate) fn batch_size(trilith: &Trilith) -> Vec<Line> {
+    let mut lines = Vec::new();
+    let mut smallest = None;
+    for bases in [10, 100, 1000, 5000] {
+        let scene = Scene::new(trilith, bases, 1000);
+        let (taken, peak) = peak_memory(&mut scene.batch());
+        let cost = per_image(bases, taken);
+        let reference = *smallest.get_or_insert(cost);
+        lines.push(Line {
+            what: format!("{bases} bases"),
+            ours: format!("{cost:.1} ms an image, {} at most", mebibytes(peak)),
+            peer: String::new(),
+            ratio: format!("{:.2} times the first line", cost / reference),
+            target: "constant, under 150 MiB".to_owned(),
+        });
+    }
+    lines
+}
