@@ -10,16 +10,16 @@ use tokio::sync::Notify;
 use trilith_core::{
     Action, BuildFrom, Digest, InputList, InputsDocument, Level, Plan, PlanOptions, Reference,
 };
-use trilith_oci::image::Manifest;
 use trilith_oci::layer::Compression;
 use trilith_oci::publish::{
     BlobOrigin, BlobOutcome, DEFAULT_CONCURRENCY, Publication, PublicationBlob, PublishReport,
     publish_content, publish_tags,
 };
-use trilith_oci::{BlobSource, Descriptor, Name, media_type};
+use trilith_oci::{BlobSource, Descriptor, Name};
 
 use crate::ahead::Ahead;
 use crate::builder::{self, Builder, BuilderChoice, Built, BuiltLevel, Engines, Job};
+use crate::carried;
 use crate::context::{Context, Event};
 use crate::engine::{BuildSecret, CacheEntry, Network, SshAgent};
 use crate::error::Error;
@@ -241,7 +241,7 @@ async fn build_and_publish(
         let publication = publication(loaded, &built, &plan.tags_to_write);
         let place = target.store.describe();
         context.observe(Event::Publishing { place: &place });
-        let publish = publish_unless_overtaken(job, &publication);
+        let publish = publish_unless_overtaken(job, &built, &publication);
         match unless_interrupted(options, publish).await? {
             Publishing::Done(report) => report,
             Publishing::Overtaken(digest) => {
@@ -288,6 +288,7 @@ enum Publishing {
 
 async fn publish_unless_overtaken(
     job: Job<'_>,
+    built: &Built,
     publication: &Publication,
 ) -> Result<Publishing, Error> {
     let store = &*job.target.store;
@@ -295,7 +296,10 @@ async fn publish_unless_overtaken(
     if publication.tags.is_empty() {
         return Ok(Publishing::Done(report));
     }
-    if let Some(digest) = flight::overtaken(job).await? {
+    // What is put together from layers that were there is published before anybody could be faster.
+    let is_new = |layer: &LayerRecord| !built.reused.contains(&layer.digest);
+    let took_long = flight::has_steps(job) || built.layers.iter().any(is_new);
+    if let Some(digest) = flight::overtaken(job, took_long).await? {
         return Ok(Publishing::Overtaken(digest));
     }
     publish_tags(store, publication).await?;
@@ -431,17 +435,8 @@ pub(crate) fn add_level(publication: &mut Publication, inputs: &InputList, level
     if level.images.len() > 1 {
         publication.manifests.push(level.top.clone());
     }
-    let document = InputsDocument::new(inputs, level.level).to_json();
-    let document = memory(media_type::TRILITH_INPUTS, document.into());
-    let (empty, bytes) = Manifest::empty_config();
-    let artifact = Manifest::artifact(
-        media_type::TRILITH_INPUTS,
-        &document.descriptor,
-        &level.top.descriptor,
-    );
-    publication.blobs.push(memory(&empty.media_type, bytes));
-    publication.blobs.push(document);
-    publication.manifests.push(artifact.to_raw());
+    let images = level.images.iter().map(|(_, image)| image);
+    carried::attach(publication, inputs, level.level, images, &level.top);
 }
 
 fn report(

@@ -3,17 +3,13 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use trilith_core::{Change, Digest, InputList, InputsDocument, Level, Platform, Tags, diff};
-use trilith_oci::image::Manifest;
 use trilith_oci::place::Place;
-use trilith_oci::{Descriptor, ImageStore, Name, media_type, read_blob};
 
+use crate::carried;
 use crate::context::{Context, Event};
 use crate::error::Error;
 use crate::load::load;
 use crate::settings::Settings;
-
-/// The most bytes of a list of inputs that are read, enough for a million files.
-const MAX_INPUTS_SIZE: u64 = 256 << 20;
 
 /// What differs between an image and the working tree, and what that costs.
 #[derive(Clone, Debug)]
@@ -127,43 +123,12 @@ async fn document_of(
 ) -> Result<(String, Digest, InputsDocument), Error> {
     let (store, name) = context.open(place, &Platform::host()).await?;
     let image = place.to_string();
-    let found = store
-        .resolve(&name)
-        .await?
-        .ok_or_else(|| trilith_oci::Error::NotFound {
-            object: format!("image `{image}`"),
-        })?;
-    let document = load_inputs_document(&*store, &found, &image).await?;
+    let top = store.fetch_manifest(&name).await?;
+    let document = carried::load(&*store, &top, &image).await?;
+    let digest = top.descriptor.digest;
     document
-        .map(|document| (image.clone(), found.digest, document))
+        .map(|document| (image.clone(), digest, document))
         .ok_or(Error::NoInputs { image })
-}
-
-/// Returns the list of inputs that the image `found` carries, `None` where it carries none.
-pub(crate) async fn load_inputs_document(
-    store: &dyn ImageStore,
-    found: &Descriptor,
-    image: &str,
-) -> Result<Option<InputsDocument>, Error> {
-    let referrers = store
-        .referrers(&found.digest, media_type::TRILITH_INPUTS)
-        .await?;
-    let Some(referrer) = referrers.first() else {
-        return Ok(None);
-    };
-    let raw = store
-        .fetch_manifest(&Name::Digest(referrer.digest.clone()))
-        .await?;
-    let manifest = Manifest::parse(&raw)?;
-    let [content] = manifest.layers() else {
-        return Ok(None);
-    };
-    let bytes = read_blob(store, content, MAX_INPUTS_SIZE).await?;
-    let document = InputsDocument::parse(&bytes).map_err(|source| Error::Inputs {
-        image: image.to_owned(),
-        source,
-    })?;
-    Ok(Some(document))
 }
 
 /// Returns the layers among `changes` that exist now, with the size of what they hold.

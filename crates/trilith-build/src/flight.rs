@@ -116,14 +116,13 @@ pub(crate) fn reuse(plan: &mut Plan, digest: Digest) {
 }
 
 /// Returns the source image that somebody else has published since the plan was made, which is as
-/// good as the one that is about to be.
+/// good as the one that is about to be. Only who `took_long` asks.
 ///
 /// # Errors
 /// It cannot be told.
-pub(crate) async fn overtaken(job: Job<'_>) -> Result<Option<Digest>, Error> {
-    // The store and the engines of this machine are under the lock, and grafts of the same inputs
-    // are the same.
-    if !has_steps(job) || job.target.destination != Destination::Registry || !may_reuse(job) {
+pub(crate) async fn overtaken(job: Job<'_>, took_long: bool) -> Result<Option<Digest>, Error> {
+    // The store and the engines of this machine are under the lock.
+    if !took_long || job.target.destination != Destination::Registry || !may_reuse(job) {
         return Ok(None);
     }
     let existence = target::existence(job.context, job.loaded, job.target, Level::Source).await?;
@@ -134,7 +133,7 @@ pub(crate) async fn overtaken(job: Job<'_>) -> Result<Option<Digest>, Error> {
 }
 
 /// Returns whether two builds of the image may come to different bytes.
-fn has_steps(job: Job<'_>) -> bool {
+pub(crate) fn has_steps(job: Job<'_>) -> bool {
     job.loaded.dockerfile.is_some()
 }
 

@@ -5,9 +5,9 @@ use trilith_oci::image::{Image, Index, Manifest};
 use trilith_oci::place::Place;
 use trilith_oci::{Descriptor, Name, RawManifest, media_type};
 
+use crate::carried;
 use crate::context::Context;
 use crate::error::Error;
-use crate::explain::load_inputs_document;
 
 /// An image, described.
 #[derive(Clone, Debug)]
@@ -64,7 +64,10 @@ pub async fn inspect(
         let image = Image::fetch(&*store, Manifest::parse(&top)?).await?;
         (image, top.descriptor.digest.clone())
     };
-    let inputs = load_inputs_document(&*store, &top.descriptor, &image).await?;
+    let inputs = match carried::inside(&selected) {
+        Some(document) => Some(document),
+        None => carried::beside(&*store, &top.descriptor, &image).await?,
+    };
     let platforms = if platforms.is_empty() {
         vec![selected.config().platform()]
     } else {

@@ -8,6 +8,7 @@ pub mod batch;
 mod build;
 pub mod build_context;
 mod builder;
+mod carried;
 mod context;
 pub mod dockerfile;
 mod doctor;

@@ -23,9 +23,9 @@ use trilith_oci::{
 
 use crate::build::add_level;
 use crate::builder::BuiltLevel;
+use crate::carried;
 use crate::context::{Context, Event};
 use crate::error::Error;
-use crate::explain::load_inputs_document;
 use crate::labels;
 use crate::load::{ResolvedImage, resolve};
 use crate::target::{Destination, Target};
@@ -91,7 +91,7 @@ pub async fn rebase(context: &Context, options: &RebaseOptions) -> Result<Rebase
     let place = Place::Registry(options.image.clone());
     let resolved = base(context, &place).await?;
     let top = target.store.fetch_manifest(&resolved.name()).await?;
-    let document = load_inputs_document(&*target.store, &top.descriptor, &name)
+    let document = carried::load(&*target.store, &top, &name)
         .await?
         .ok_or_else(|| Error::NoInputs {
             image: name.clone(),
@@ -280,6 +280,7 @@ async fn grafted(
                 base: Some(&base.digest),
             },
         )?;
+        let grafted = carried::put_into(&grafted, inputs, level)?;
         images.push((platform.clone(), grafted));
     }
     Ok(BuiltLevel::new(level, images))

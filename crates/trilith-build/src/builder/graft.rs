@@ -15,6 +15,7 @@ use trilith_oci::{Graft, GraftLayer, ImageStore, Name, graft};
 
 use super::{Builder, Built, BuiltLevel, Capabilities, Job};
 use crate::build::unless_interrupted;
+use crate::carried;
 use crate::error::Error;
 use crate::labels;
 use crate::layers::{ReadyLayer, ensure_layers};
@@ -206,6 +207,7 @@ fn graft_levels(
                     base,
                 },
             )?;
+            let grafted = carried::put_into(&grafted, &loaded.inputs, level)?;
             images.push((platform.clone(), grafted));
         }
         built.push(BuiltLevel::new(level, images));

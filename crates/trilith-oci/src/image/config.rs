@@ -268,6 +268,23 @@ impl ImageConfig {
         self.with_execution(|execution| edit::set_labels(execution, labels))
     }
 
+    /// Returns the field `name` of the document, for those that no specification knows.
+    #[must_use]
+    pub fn field(&self, name: &str) -> Option<&Value> {
+        json::field(&self.document, name)
+    }
+
+    /// Returns the configuration with the field `name` set, in its place or as the last, or without
+    /// it.
+    pub(crate) fn with_field(&self, name: &str, value: Option<Value>) -> Self {
+        let mut document = self.document.clone();
+        match value {
+            Some(value) => json::set(&mut document, name, value, json::by_schema(TOP_LEVEL)),
+            None => drop(document.shift_remove(name)),
+        }
+        self.with(document)
+    }
+
     /// Returns the configuration with a date and with one entry of history for each layer.
     ///
     /// Layers the history says nothing of are taken for the lowest, as when only they came from a

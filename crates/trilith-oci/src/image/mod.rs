@@ -7,8 +7,11 @@ mod index;
 pub(crate) mod json;
 mod manifest;
 
+use std::collections::BTreeMap;
+
 use bytes::Bytes;
 use futures_util::StreamExt as _;
+use serde_json::Value;
 use trilith_core::{Digest, Platform};
 
 pub use config::{History, ImageConfig};
@@ -72,6 +75,22 @@ impl Image {
             manifest: Manifest::new(Format::Oci, &descriptor, &[]),
             config,
         }
+    }
+
+    /// Returns the image with the field `name` of its configuration set, or without it. For fields
+    /// that no specification knows; a place of their own is behind those that it does.
+    ///
+    /// # Errors
+    /// None that an image that was read can come to.
+    pub fn with_config_field(&self, name: &str, value: Option<Value>) -> Result<Self, Error> {
+        if value.is_none() && self.config.field(name).is_none() {
+            return Ok(self.clone());
+        }
+        let config = self.config.with_field(name, value);
+        let media_type = self.manifest.format().config();
+        let descriptor = Descriptor::of(media_type, &config.to_bytes());
+        let manifest = self.manifest.extended(&descriptor, &[], &BTreeMap::new());
+        Self::new(manifest, config)
     }
 
     /// Returns the image for `platform` that `name` points to in `store`.

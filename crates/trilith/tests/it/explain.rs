@@ -110,3 +110,33 @@ fn works_on_the_local_store_and_on_layouts() {
         assert_eq!(json["cost"], "lock layer only, 1 B");
     }
 }
+
+/// Where the list is too long to be in the image, and where another tool has made something of an image
+/// that has one.
+#[test]
+fn finds_the_list_beside_the_image_and_no_other_image_s() {
+    let registry = Registry::start(RegistryOptions::default());
+    let base = busybox_image(&registry, "base:1", &ImageOptions::default());
+    let trilith = Trilith::new();
+    let below = project(&registry, "acme/below", &base.reference);
+    let below = trilith.push(&below);
+    let below = below["reference"].as_str().unwrap();
+
+    let project = project(&registry, "acme/app", below);
+    for number in 0..800 {
+        project.write(&format!("app/many/{number}"), "");
+    }
+    let built = trilith.push(&project);
+    let reference = built["reference"].as_str().unwrap();
+    project.remove("app/many/7");
+    let json = Trilith::new().json(&["explain", reference, "--project", path(&project)]);
+    assert_eq!(changes(&json), ["source removed file/opt/app//many/7"]);
+    let tags = registry.tags("acme/app");
+    let listed = tags.iter().filter(|tag| tag.starts_with("sha256-"));
+    assert_eq!(listed.count(), 1, "{tags:?}");
+    let tags = registry.tags("acme/below");
+    assert!(
+        !tags.iter().any(|tag| tag.starts_with("sha256-")),
+        "{tags:?}"
+    );
+}

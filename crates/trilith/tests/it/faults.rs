@@ -131,7 +131,6 @@ fn a_failed_push_moves_no_tag() {
     for rule in [
         Rule::new("PUT", "/uploads", Fault::status(500)),
         Rule::new("POST", "/uploads", Fault::status(403)),
-        Rule::new("PUT", "/manifests/sha256", Fault::status(500)),
         Rule::new("PUT", "/manifests/v1", Fault::status(500)),
         Rule::new("PUT", "/manifests/v1", Fault::status(500)).after(1),
     ] {

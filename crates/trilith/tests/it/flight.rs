@@ -84,12 +84,12 @@ impl Scene {
         }
     }
 
-    /// Starts a build that gets no further than its first manifest until the proxy is cleared.
+    /// Starts a build that gets no further than its first blob until the proxy is cleared.
     fn start_and_hold(&self, trilith: &Trilith, flags: &[&str]) -> Running {
         self.proxy
-            .add(Rule::new("PUT", "acme/app/manifests/", Fault::Hold));
+            .add(Rule::new("PUT", "acme/app/blobs/", Fault::Hold));
         let running = Running::start(trilith, &self.project, flags);
-        self.proxy.wait_for(1, "PUT", "acme/app/manifests/");
+        self.proxy.wait_for(1, "PUT", "acme/app/blobs/");
         running
     }
 
@@ -127,8 +127,8 @@ fn the_second_waits_and_reuses() {
     assert_eq!(second["action"], "reuse");
     assert_eq!(second["digest"], first["digest"]);
     assert_eq!(stored["digest"], first["digest"]);
-    // Two layers of its own, three configurations, three lists of inputs and their empty config.
-    assert_eq!(scene.uploads(), 9);
+    // Two layers of its own and three configurations.
+    assert_eq!(scene.uploads(), 5);
     let flights = trilith.store().join("flights");
     assert_eq!(std::fs::read_dir(flights).unwrap().count(), 0);
 }
@@ -150,7 +150,7 @@ fn many_at_once_build_once() {
                 .all(|d| d["digest"] == documents[0]["digest"])
         );
     }
-    assert_eq!(scene.uploads(), 9);
+    assert_eq!(scene.uploads(), 5);
     assert_complete(&scene.registry, "acme/app");
 }
 

@@ -372,14 +372,18 @@ fn wrong_quantities_and_empty_stores() {
     assert!(!trilith.store().exists());
 }
 
-/// A registry that deletes, and two sources pushed to it, the first ten days ago.
-fn pushed_twice() -> (Scene, Value, Value) {
+/// A registry that deletes, and two sources of so many `files` more pushed to it, the first ten days
+/// ago.
+fn pushed_twice(files: usize) -> (Scene, Value, Value) {
     let registry = Registry::start(RegistryOptions {
         delete: true,
         ..RegistryOptions::default()
     });
     let base = busybox_image(&registry, "base:1", &ImageOptions::default());
     let project = project(&registry, "acme/app", &base.reference);
+    for number in 0..files {
+        project.write(&format!("app/many/{number}"), "");
+    }
     let scene = Scene {
         registry,
         project,
@@ -410,10 +414,9 @@ fn pruned(report: &Value) -> Vec<&str> {
 
 #[test]
 fn a_repository_on_a_registry() {
-    let (scene, first, second) = pushed_twice();
+    let (scene, first, second) = pushed_twice(0);
     let before = scene.registry.tags("acme/app");
-    // Four images, each with a list of referrers.
-    assert_eq!(before.len(), 8);
+    assert_eq!(before.len(), 4);
     for flags in [&[] as &[&str], &["--dry-run"]] {
         let report = prune_registry(&scene, flags);
         assert_eq!(
@@ -428,15 +431,12 @@ fn a_repository_on_a_registry() {
         (&false.into(), vec!["source"])
     );
     assert_eq!(report["images"][0]["digest"], first["digest"]);
-    // The image, its list of inputs, and the list of that.
     assert_eq!(
         (count(&report, "manifests"), count(&report, "kept_images")),
-        (3, 3)
+        (1, 3)
     );
     let after = scene.registry.tags("acme/app");
-    assert_eq!(after.len(), 6);
-    let hex = first["digest"].as_str().unwrap().replace(':', "-");
-    assert!(!after.contains(&hex) && before.contains(&hex));
+    assert_eq!(after.len(), 3);
     assert!(!after.iter().any(|name| name == tag(&first["reference"])));
     assert_eq!(scene.trilith.push(&scene.project)["action"], "reuse");
     let inspected = scene
@@ -459,8 +459,31 @@ fn a_repository_on_a_registry() {
 }
 
 #[test]
+fn lists_of_inputs_go_with_their_images() {
+    // Too many files for a list that is in the image.
+    let (scene, first, second) = pushed_twice(800);
+    let before = scene.registry.tags("acme/app");
+    // Two images with a list of referrers each, and two without.
+    assert_eq!(before.len(), 6);
+    let report = prune_registry(&scene, &["--yes", "--keep-level", "versioned"]);
+    // The image, its list of inputs, and the list of that.
+    assert_eq!(
+        (count(&report, "manifests"), count(&report, "kept_images")),
+        (3, 3)
+    );
+    let after = scene.registry.tags("acme/app");
+    assert_eq!(after.len(), 4);
+    let hex = first["digest"].as_str().unwrap().replace(':', "-");
+    assert!(!after.contains(&hex) && before.contains(&hex));
+    let inspected = scene
+        .trilith
+        .json(&["inspect", second["reference"].as_str().unwrap()]);
+    assert_eq!(inspected["inputs"]["level"], "source");
+}
+
+#[test]
 fn what_a_person_or_an_index_names_stays() {
-    let (scene, first, _second) = pushed_twice();
+    let (scene, first, _second) = pushed_twice(0);
     let digest = first["digest"].as_str().unwrap();
     let manifest = scene.registry.manifest("acme/app", digest).unwrap();
     let put = |name: &str, media_type: &str, body: &[u8]| {
@@ -492,7 +515,7 @@ fn what_a_person_or_an_index_names_stays() {
     assert_eq!(count(&report, "manifests"), 0);
     assert!(scene.registry.manifest("acme/app", digest).is_some());
 
-    let (scene, first, _second) = pushed_twice();
+    let (scene, first, _second) = pushed_twice(0);
     let name = first["reference"].as_str().unwrap();
     let stable = scene.registry.reference("acme/app:stable");
     scene.trilith.json(&["copy", name, &stable]);

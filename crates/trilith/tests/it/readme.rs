@@ -85,6 +85,7 @@ fn every_command_runs() {
     let base = busybox_image(&registry, "base:1", &ImageOptions::default());
     let trilith = Trilith::new();
     let project = project(&registry, "acme/app", &base.reference);
+    project.write("bases.txt", format!("{}\n", base.reference));
     let commands = README
         .lines()
         .filter_map(|line| line.strip_prefix("    trilith "));
@@ -94,7 +95,12 @@ fn every_command_runs() {
         let command = command
             .replace("IMAGE", &base.reference)
             .replace("FROM", &base.reference)
-            .replace("TO", &registry.reference("acme/copy:1"));
+            .replace("TO", &registry.reference("acme/copy:1"))
+            .replace("FILE", "bases.txt");
+        if command.contains("--bases") {
+            // Each is somebody's first.
+            let _none_yet = std::fs::remove_file(project.path().join("trilith-batch.jsonl"));
+        }
         let mut program = trilith.command();
         assert_success(
             program
@@ -103,5 +109,5 @@ fn every_command_runs() {
         );
         count += 1;
     }
-    assert_eq!(count, 8);
+    assert_eq!(count, 12);
 }
