@@ -43,11 +43,13 @@ const USERS: usize = 4 << 20;
 
 /// A workspace whose agent has answered.
 #[derive(Debug)]
-pub struct Started {
+pub(crate) struct Started {
     /// What is remembered of it.
     pub record: Record,
     /// Its container.
     pub container: Container,
+    /// Its agent.
+    pub agent: Agent,
 }
 
 /// Removes a container unless it is kept.
@@ -71,7 +73,7 @@ impl Drop for Unfinished<'_> {
 /// # Errors
 /// [`Error::Died`], [`Error::Silent`], [`Error::Interrupted`], and those of the engine. No
 /// container stays.
-pub async fn start(
+pub(crate) async fn start(
     context: &Context,
     engine: &Arc<dyn Containers>,
     records: &Records,
@@ -238,7 +240,7 @@ async fn bring_up(
     engine.start(id).await?;
     let deadline = Instant::now() + options.health_timeout;
     let waited = timeout_at(deadline, answer(engine, request, id, &key)).await;
-    let (container, url) = match waited {
+    let (agent, url, container) = match waited {
         Ok(answered) => answered?,
         Err(_) => {
             return Err(Error::Silent {
@@ -255,7 +257,11 @@ async fn bring_up(
         url,
         key,
     };
-    Ok(Started { record, container })
+    Ok(Started {
+        record,
+        container,
+        agent,
+    })
 }
 
 async fn container(engine: &dyn Containers, id: &str) -> Result<Container, Error> {
@@ -311,14 +317,14 @@ async fn user_id(engine: &dyn Containers, id: &str, user: &str) -> Result<u64, E
     number.ok_or_else(|| Error::Usage(format!("the image has no user `{name}`")))
 }
 
-/// Waits until the agent answers, and returns its container and address.
+/// Waits until the agent answers, and returns it, its address and its container.
 async fn answer(
     engine: &dyn Containers,
     request: &ContainerRequest,
     id: &str,
     key: &SessionKey,
-) -> Result<(Container, String), Error> {
-    let mut agent = None;
+) -> Result<(Agent, String, Container), Error> {
+    let mut known = None;
     for question in 0_u32.. {
         if question % LOOK == 0 {
             let container = container(engine, id).await?;
@@ -334,19 +340,17 @@ async fn answer(
                     log: last_lines(engine, id).await,
                 });
             }
-            if agent.is_none() {
-                let url = url(engine, &container).await?;
-                let found =
-                    url.map(|url| Ok::<_, Error>((Agent::try_new(&url, key.clone())?, url)));
-                agent = found
-                    .transpose()?
-                    .map(|(agent, url)| (agent, url, container));
+            if known.is_none()
+                && let Some(url) = url(engine, &container).await?
+            {
+                known = Some((Agent::try_new(&url, key.clone())?, url, container));
             }
         }
-        if let Some((agent, url, container)) = &agent
+        if let Some((agent, ..)) = &known
             && agent.is_healthy().await
+            && let Some(known) = known.take()
         {
-            return Ok((container.clone(), url.clone()));
+            return Ok(known);
         }
         sleep(PATIENCE).await;
     }

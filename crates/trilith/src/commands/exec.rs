@@ -39,10 +39,10 @@ pub(crate) async fn run(
     let record = records.find(&args.id)?;
     let agent = Agent::try_new(&record.url, record.key)?;
     let command = Command {
-        argv: args.argv,
         cwd: args.cwd,
         environment,
         timeout: args.timeout.map(|timeout| timeout.0),
+        ..Command::argv(args.argv)
     };
     let interrupted = async {
         if ended().await.is_err() {
