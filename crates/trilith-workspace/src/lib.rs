@@ -41,7 +41,7 @@ mod remote;
 mod workspace;
 
 pub use agent::{Agent, Change, ChangeStatus, Command, Diff, Ended, Program};
-pub use container::{LABEL, find_workspaces, resolve, stop};
+pub use container::{LABEL, find_workspaces, locate, resolve, stop};
 pub use copy::{copy_in, copy_out};
 pub use docker::DockerWorkspace;
 pub use error::Error;

@@ -60,6 +60,7 @@ fn options(args: &args::Run) -> Result<StartOptions, Failure> {
     let ports = args.publish.iter().map(|text| port(text));
     Ok(StartOptions {
         name: args.name.clone(),
+        remove_image: args.rm_image,
         environment: environment.collect::<Result<_, _>>()?,
         volumes: volumes.collect::<Result<_, _>>()?,
         ports: ports.collect::<Result<_, _>>()?,
