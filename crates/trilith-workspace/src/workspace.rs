@@ -44,8 +44,8 @@ pub trait Workspace: Send + Sync {
     /// As [`Self::pause`].
     async fn resume(&self) -> Result<(), Error>;
 
-    /// Ends what was started for it, with all that runs in it, and waits for that. Nothing is
-    /// done where nothing was started, or it has ended.
+    /// Ends what was started for it, the container or the agent, and waits for that. All that
+    /// runs in it is killed. Nothing is done where nothing was started, or it has ended.
     async fn stop(&self) -> Result<(), Error>;
 
     /// Returns whether its agent answers.

@@ -65,9 +65,9 @@ async fn what_runs_ends_with_the_workspace() {
         assert!(Path::new(&process).exists());
         if is_stopped {
             workspace.stop().await.unwrap();
-            assert!(!Path::new(&process).exists());
         }
         drop(workspace);
+        // It is killed, and then the system takes it away.
         while Path::new(&process).exists() {
             sleep(Duration::from_millis(10)).await;
         }
