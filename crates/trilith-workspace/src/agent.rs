@@ -7,7 +7,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use futures_util::StreamExt as _;
 use futures_util::stream::unfold;
-use reqwest::{Body, Client, Method, RequestBuilder, Response};
+use reqwest::{Body, Client, Method, RequestBuilder, Response, Url};
 use serde::Deserialize;
 use serde_json::{Value, json};
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
@@ -20,7 +20,7 @@ const KEY: &str = "X-Session-API-Key";
 const CONNECT: Duration = Duration::from_secs(5);
 /// How long the agent may take to say that it is there.
 const HEALTH: Duration = Duration::from_secs(2);
-/// Bytes of standard input that are sent at once.
+/// Bytes of input that are sent at once.
 const PIECE: usize = 64 << 10;
 /// How the agent begins what it says of a command whose time was over.
 const TIMED_OUT: &str = "Command timed out after ";
@@ -37,17 +37,50 @@ pub struct Agent {
     key: SessionKey,
 }
 
-/// A program to run, without a shell.
-#[derive(Clone, Debug, Default)]
+/// What a command runs.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Program {
+    /// A program and its arguments; no shell is needed.
+    Argv(Vec<String>),
+    /// A line for the workspace's shell. Without one the exit code is 127.
+    Shell(String),
+}
+
+/// A command to run.
+#[derive(Clone, Debug)]
 pub struct Command {
-    /// The program and its arguments.
-    pub argv: Vec<String>,
-    /// The directory; the container's if `None`.
+    /// What it runs.
+    pub program: Program,
+    /// The directory; the workspace's if `None`.
     pub cwd: Option<String>,
-    /// Variables over those of the container.
+    /// Variables over those of the workspace.
     pub environment: BTreeMap<String, String>,
     /// How long it may run, with all that it has started; for ever if `None`.
     pub timeout: Option<Duration>,
+}
+
+impl Command {
+    /// Returns the command that runs a program with its arguments, with all else as it is.
+    #[must_use]
+    pub fn argv<T: Into<String>>(argv: impl IntoIterator<Item = T>) -> Self {
+        let argv = argv.into_iter().map(Into::into);
+        Self::new(Program::Argv(argv.collect()))
+    }
+
+    /// Returns the command that has a shell run `line`, with all else as it is.
+    #[must_use]
+    pub fn shell(line: impl Into<String>) -> Self {
+        Self::new(Program::Shell(line.into()))
+    }
+
+    fn new(program: Program) -> Self {
+        Self {
+            program,
+            cwd: None,
+            environment: BTreeMap::new(),
+            timeout: None,
+        }
+    }
 }
 
 /// How a command has ended.
@@ -57,6 +90,42 @@ pub struct Ended {
     pub exit_code: Option<i32>,
     /// What the agent has to say, as that the program could not be started.
     pub note: Option<String>,
+}
+
+/// A file of a git repository that has changed.
+#[derive(Clone, Debug, Deserialize, PartialEq, Eq)]
+pub struct Change {
+    /// How.
+    pub status: ChangeStatus,
+    /// Below the directory that was asked about.
+    pub path: String,
+}
+
+/// How a file has changed. One that was renamed was deleted there and added here.
+#[derive(Clone, Copy, Debug, Deserialize, PartialEq, Eq)]
+#[serde(rename_all = "UPPERCASE")]
+pub enum ChangeStatus {
+    /// It was not there.
+    Added,
+    /// It is not there any more.
+    Deleted,
+    /// It is another.
+    Updated,
+}
+
+/// Both sides of a file of a git repository. A file that is not there is empty; both are `None`
+/// where there is no repository.
+#[derive(Clone, Debug, Deserialize, PartialEq, Eq)]
+pub struct Diff {
+    /// As it was.
+    pub original: Option<String>,
+    /// As it is.
+    pub modified: Option<String>,
+}
+
+#[derive(Deserialize)]
+struct Stored {
+    file_size: u64,
 }
 
 #[derive(Deserialize)]
@@ -151,15 +220,81 @@ impl Agent {
         self.ended(&id, shown).await
     }
 
+    /// Writes a file at the absolute path `to`, whole or not at all, and returns its length in
+    /// bytes. Directories that are missing are made.
+    ///
+    /// # Errors
+    /// The agent refuses or fails, or `from` does.
+    pub async fn upload(
+        &self,
+        from: impl AsyncRead + Send + Unpin + 'static,
+        to: &str,
+    ) -> Result<u64, Error> {
+        let request = self.ask(Method::PUT, "/api/file/upload", &[("path", to)])?;
+        let request = request.body(body(from));
+        let stored: Stored = self.document("take a file", request).await?;
+        Ok(stored.file_size)
+    }
+
+    /// Writes the file at the absolute path `from` to `to`, and returns its length in bytes.
+    ///
+    /// # Errors
+    /// The agent refuses or fails, or `to` does, which may have a part of the file then.
+    pub async fn download(
+        &self,
+        from: &str,
+        to: &mut (impl AsyncWrite + Unpin),
+    ) -> Result<u64, Error> {
+        let request = self.ask(Method::GET, "/api/file/download", &[("path", from)])?;
+        self.receive("hand out a file", request, "the target", to)
+            .await
+    }
+
+    /// Returns what has changed in the repository at the absolute path `directory`, and in those
+    /// right below it, by path; nothing where there is none.
+    ///
+    /// It is compared with the commit `reference`, or with what shows best what was done there.
+    pub async fn git_changes(
+        &self,
+        directory: &str,
+        reference: Option<&str>,
+    ) -> Result<Vec<Change>, Error> {
+        self.git("tell what has changed", "changes", directory, reference)
+            .await
+    }
+
+    /// Returns both sides of the file at the absolute path `file`, compared as
+    /// [`Self::git_changes`] compares. At most 1 MiB each.
+    pub async fn git_diff(&self, file: &str, reference: Option<&str>) -> Result<Diff, Error> {
+        self.git("show what has changed", "diff", file, reference)
+            .await
+    }
+
+    async fn git<T: for<'d> Deserialize<'d>>(
+        &self,
+        operation: &'static str,
+        route: &str,
+        path: &str,
+        reference: Option<&str>,
+    ) -> Result<T, Error> {
+        let mut query = vec![("path", path)];
+        query.extend(reference.map(|reference| ("ref", reference)));
+        let request = self.ask(Method::GET, &format!("/api/git/{route}"), &query)?;
+        self.document(operation, request).await
+    }
+
     async fn start(&self, command: &Command) -> Result<String, Error> {
         let timeout = command.timeout.map_or(FOREVER, |time| time.as_secs_f64());
-        let document = json!({
-            "argv": command.argv,
+        let mut document = json!({
             "cwd": command.cwd,
             "env": command.environment,
             "timeout": timeout,
             "stdin": true,
         });
+        match &command.program {
+            Program::Argv(argv) => document["argv"] = json!(argv),
+            Program::Shell(line) => document["command"] = json!(line),
+        }
         let request = self.request(Method::POST, "/api/bash/start_bash_command");
         let request = request
             .header("Content-Type", "application/json")
@@ -170,21 +305,10 @@ impl Agent {
 
     /// Sends standard input, and its end.
     async fn feed(self, id: String, stdin: impl AsyncRead + Send + Unpin + 'static) {
-        let pieces = unfold(stdin, async |mut stdin| {
-            let mut piece = vec![0; PIECE];
-            match stdin.read(&mut piece).await {
-                Ok(0) => None,
-                Ok(count) => {
-                    piece.truncate(count);
-                    Some((Ok(Bytes::from(piece)), stdin))
-                }
-                Err(error) => Some((Err(error), stdin)),
-            }
-        });
         let path = format!("/api/bash/bash_commands/{id}/stdin?close=true");
         let request = self.request(Method::POST, &path);
         // A command that does not read is none of anybody's concern.
-        let _unread = request.body(Body::wrap_stream(pieces)).send().await;
+        let _unread = request.body(body(stdin)).send().await;
     }
 
     /// Writes one stream of a command to `output` until it ends, and returns how long it was.
@@ -196,20 +320,32 @@ impl Agent {
     ) -> Result<u64, Error> {
         let operation = "hand on output";
         let path = format!("/api/bash/bash_commands/{id}/output?stream={stream}");
-        let response = self
-            .call(operation, self.request(Method::GET, &path))
-            .await?;
+        let request = self.request(Method::GET, &path);
+        self.receive(operation, request, stream, output).await
+    }
+
+    /// Writes the answer to `request` to `output`, which is called `name`, and returns its length.
+    async fn receive(
+        &self,
+        operation: &'static str,
+        request: RequestBuilder,
+        name: &str,
+        output: &mut (impl AsyncWrite + Unpin),
+    ) -> Result<u64, Error> {
+        let response = self.call(operation, request).await?;
         let (mut pieces, mut length) = (response.bytes_stream(), 0);
-        let failed = |reason: String| Error::Agent { operation, reason };
         while let Some(piece) = pieces.next().await {
-            let piece = piece.map_err(|error| failed(error.to_string()))?;
+            let piece = piece.map_err(|error| Error::Agent {
+                operation,
+                reason: root_cause(&error),
+            })?;
             length += piece.len() as u64;
             let written = async {
                 output.write_all(&piece).await?;
                 output.flush().await
             };
             let written = written.await;
-            written.map_err(|error| Error::system(format!("write to {stream}"), error))?;
+            written.map_err(|error| Error::system(format!("write to {name}"), error))?;
         }
         Ok(length)
     }
@@ -246,6 +382,24 @@ impl Agent {
             exit_code: (!is_over).then_some(code),
             note: Some(said.to_owned()).filter(|said| has_note && !said.is_empty()),
         })
+    }
+
+    /// Returns a request with parameters of any text.
+    fn ask(
+        &self,
+        method: Method,
+        path: &str,
+        query: &[(&str, &str)],
+    ) -> Result<RequestBuilder, Error> {
+        let url = Url::parse_with_params(&format!("{}{path}", self.url), query);
+        let url = url.map_err(|error| Error::Agent {
+            operation: "be spoken to",
+            reason: format!("`{}` is no address: {error}", self.url),
+        })?;
+        Ok(self
+            .client
+            .request(method, url)
+            .header(KEY, self.key.expose()))
     }
 
     fn request(&self, method: Method, path: &str) -> RequestBuilder {
@@ -285,6 +439,21 @@ impl Agent {
             detail.unwrap_or_else(|| format!("it answers {status}")),
         ))
     }
+}
+
+/// Returns what is read from `input`, as it comes.
+fn body(input: impl AsyncRead + Send + Unpin + 'static) -> Body {
+    Body::wrap_stream(unfold(input, async |mut input| {
+        let mut piece = vec![0; PIECE];
+        match input.read(&mut piece).await {
+            Ok(0) => None,
+            Ok(count) => {
+                piece.truncate(count);
+                Some((Ok(Bytes::from(piece)), input))
+            }
+            Err(error) => Some((Err(error), input)),
+        }
+    }))
 }
 
 /// Returns the innermost error, which says what went wrong.

@@ -4,13 +4,14 @@
 //! writing files into it, before it starts. They are in a volume of their own: nothing of them
 //! gets into an image that is made of the container, and its own files may be read-only.
 
-use std::pin::pin;
+use std::collections::BTreeMap;
+use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
 use futures_util::StreamExt as _;
-use tokio::time::{Instant, sleep, timeout_at};
+use tokio::time::{sleep, timeout};
 use trilith_build::engine::{
     Container, ContainerRequest, ContainerState, Containers, LogOptions, PublishedPort,
 };
@@ -23,6 +24,9 @@ use crate::{Agent, Defaults, Error, SessionKey, StartOptions};
 
 /// The label of all workspaces; its value is the version of Trilith.
 pub const LABEL: &str = "dev.trilith.workspace";
+
+/// The label of workspaces whose image goes with them; its value is the image's name.
+const IMAGE_LABEL: &str = "dev.trilith.workspace.image";
 
 /// Where the agent is, and its key.
 const DIRECTORY: &str = "/.trilith";
@@ -43,11 +47,21 @@ const USERS: usize = 4 << 20;
 
 /// A workspace whose agent has answered.
 #[derive(Debug)]
-pub struct Started {
+pub(crate) struct Started {
     /// What is remembered of it.
     pub record: Record,
     /// Its container.
     pub container: Container,
+    /// Its agent.
+    pub agent: Agent,
+}
+
+/// The image of a workspace, in the engine.
+struct Supplied {
+    /// What the engine knows it by.
+    name: String,
+    /// Its name, where it was brought to the engine for this workspace.
+    brought: Option<Reference>,
 }
 
 /// Removes a container unless it is kept.
@@ -71,7 +85,7 @@ impl Drop for Unfinished<'_> {
 /// # Errors
 /// [`Error::Died`], [`Error::Silent`], [`Error::Interrupted`], and those of the engine. No
 /// container stays.
-pub async fn start(
+pub(crate) async fn start(
     context: &Context,
     engine: &Arc<dyn Containers>,
     records: &Records,
@@ -83,13 +97,31 @@ pub async fn start(
         return Err(Error::Usage(reason.to_owned()));
     }
     let mut interrupted = pin!(interrupted);
-    let image = tokio::select! {
+    let mut image = tokio::select! {
         image = supply(context, engine.as_ref(), options) => image?,
         () = &mut interrupted => return Err(Error::Interrupted),
     };
+    if !options.remove_image {
+        image.brought = None;
+    }
+    let started = start_container(engine.as_ref(), records, options, &image, interrupted).await;
+    if let (Err(_), Some(reference)) = (&started, &image.brought) {
+        remove_image(engine.as_ref(), reference).await;
+    }
+    started
+}
+
+/// Starts a workspace of an image that the engine has.
+async fn start_container(
+    engine: &dyn Containers,
+    records: &Records,
+    options: &StartOptions,
+    image: &Supplied,
+    mut interrupted: Pin<&mut impl Future<Output = ()>>,
+) -> Result<Started, Error> {
     let request = request(options, image)?;
     let mut unfinished = Unfinished {
-        engine: engine.as_ref(),
+        engine,
         name: Some(request.name.clone()),
     };
     // Not interrupted: an engine that is at it may go on, and what it makes has to be known.
@@ -104,7 +136,7 @@ pub async fn start(
     };
     unfinished.name = Some(id.clone());
     let started = tokio::select! {
-        started = bring_up(engine.as_ref(), options, &request, &id) => started?,
+        started = bring_up(engine, options, &request, &id) => started?,
         () = &mut interrupted => return Err(Error::Interrupted),
     };
     records.save(&started.record)?;
@@ -112,33 +144,55 @@ pub async fn start(
     Ok(started)
 }
 
-/// Returns the name of the image in the engine, which has it then.
+/// Brings the image to the engine, where it is not there.
 async fn supply(
     context: &Context,
     engine: &dyn Containers,
     options: &StartOptions,
-) -> Result<String, Error> {
+) -> Result<Supplied, Error> {
     let platform = options.platform.as_ref();
-    match &options.image {
-        Place::Registry(reference) => {
-            if engine.find(reference).await?.is_none() {
-                engine.pull(reference, platform).await?;
-            }
-            Ok(reference.to_string())
+    let present = |name: String| Supplied {
+        name,
+        brought: None,
+    };
+    let (reference, is_remote) = match &options.image {
+        Place::Registry(reference) => (reference.clone(), true),
+        Place::DockerDaemon(DaemonImage::Reference(reference)) => {
+            return Ok(present(reference.to_string()));
         }
-        Place::DockerDaemon(DaemonImage::Reference(reference)) => Ok(reference.to_string()),
-        Place::DockerDaemon(DaemonImage::Id(id)) => Ok(id.to_string()),
+        Place::DockerDaemon(DaemonImage::Id(id)) => return Ok(present(id.to_string())),
         place => {
             let digest = inspect(context, place, platform).await?.manifest;
             let name = format!("localhost/trilith/workspace:{}", &digest.hex()[..32]);
-            let reference: Reference = name
-                .parse()
-                .map_err(|_| Error::Usage(format!("`{name}` is no reference")))?;
-            if engine.find(&reference).await?.is_none() {
-                load(context, engine, options, &reference).await?;
-            }
-            Ok(name)
+            let reference = name.parse();
+            let reference =
+                reference.map_err(|_| Error::Usage(format!("`{name}` is no reference")))?;
+            (reference, false)
         }
+    };
+    if engine.find(&reference).await?.is_some() {
+        return Ok(present(reference.to_string()));
+    }
+    if is_remote {
+        engine.pull(&reference, platform).await?;
+    } else {
+        load(context, engine, options, &reference).await?;
+    }
+    Ok(Supplied {
+        name: reference.to_string(),
+        brought: Some(reference),
+    })
+}
+
+/// Removes an image, unless a container runs of it.
+async fn remove_image(engine: &dyn Containers, reference: &Reference) {
+    let (image, running) = (engine.find(reference).await, engine.running().await);
+    let (Ok(Some(image)), Ok(running)) = (image, running) else {
+        return;
+    };
+    if running.iter().all(|running| running.id != image) {
+        // One that the engine still needs stays, and is not why anything fails.
+        let _kept = engine.untag(reference).await;
     }
 }
 
@@ -169,7 +223,7 @@ async fn load(
 }
 
 /// Returns what the engine is to make.
-fn request(options: &StartOptions, image: String) -> Result<ContainerRequest, Error> {
+fn request(options: &StartOptions, image: &Supplied) -> Result<ContainerRequest, Error> {
     let name = match &options.name {
         Some(name) => name.clone(),
         None => format!("trilith-{}", &SessionKey::random()?.expose()[..12]),
@@ -201,12 +255,16 @@ fn request(options: &StartOptions, image: String) -> Result<ContainerRequest, Er
             container_port: PORT,
         });
     }
+    let mut labels = BTreeMap::from([(LABEL.to_owned(), env!("CARGO_PKG_VERSION").to_owned())]);
+    if let Some(reference) = &image.brought {
+        labels.insert(IMAGE_LABEL.to_owned(), reference.to_string());
+    }
     Ok(ContainerRequest {
         name,
-        image,
+        image: image.name.clone(),
         argv: argv.map(str::to_owned).into(),
         environment: options.environment.clone(),
-        labels: [(LABEL.to_owned(), env!("CARGO_PKG_VERSION").to_owned())].into(),
+        labels,
         ports,
         volumes: options.volumes.clone(),
         private: Some(DIRECTORY.to_owned()),
@@ -236,18 +294,8 @@ async fn bring_up(
         .write_archive(id, DIRECTORY, Box::pin(archive))
         .await?;
     engine.start(id).await?;
-    let deadline = Instant::now() + options.health_timeout;
-    let waited = timeout_at(deadline, answer(engine, request, id, &key)).await;
-    let (container, url) = match waited {
-        Ok(answered) => answered?,
-        Err(_) => {
-            return Err(Error::Silent {
-                image: request.image.clone(),
-                seconds: options.health_timeout.as_secs_f64(),
-                log: last_lines(engine, id).await,
-            });
-        }
-    };
+    let waited = wait_for_agent(engine, &request.image, id, &key, options.health_timeout);
+    let (agent, url, container) = waited.await?;
     let record = Record {
         id: id.to_owned(),
         name: container.name.clone(),
@@ -255,7 +303,11 @@ async fn bring_up(
         url,
         key,
     };
-    Ok(Started { record, container })
+    Ok(Started {
+        record,
+        container,
+        agent,
+    })
 }
 
 async fn container(engine: &dyn Containers, id: &str) -> Result<Container, Error> {
@@ -311,14 +363,52 @@ async fn user_id(engine: &dyn Containers, id: &str, user: &str) -> Result<u64, E
     number.ok_or_else(|| Error::Usage(format!("the image has no user `{name}`")))
 }
 
-/// Waits until the agent answers, and returns its container and address.
-async fn answer(
+/// Returns the agent of a workspace that does not answer where it did, as after a restart of its
+/// container: asks the engine anew, waits until it answers there, and remembers where that is.
+///
+/// # Errors
+/// [`Error::Missing`], [`Error::Died`] and [`Error::Silent`]; nothing is removed.
+pub async fn locate(
     engine: &dyn Containers,
-    request: &ContainerRequest,
+    records: &Records,
+    record: &Record,
+) -> Result<Agent, Error> {
+    let image = container(engine, &record.id).await?.image;
+    let waited = wait_for_agent(engine, &image, &record.id, &record.key, Defaults::HEALTH);
+    let (agent, url, _) = waited.await?;
+    records.save(&Record {
+        url,
+        ..record.clone()
+    })?;
+    Ok(agent)
+}
+
+/// Does what [`answer`] does, for `time` at most.
+async fn wait_for_agent(
+    engine: &dyn Containers,
+    image: &str,
     id: &str,
     key: &SessionKey,
-) -> Result<(Container, String), Error> {
-    let mut agent = None;
+    time: Duration,
+) -> Result<(Agent, String, Container), Error> {
+    match timeout(time, answer(engine, image, id, key)).await {
+        Ok(answered) => answered,
+        Err(_) => Err(Error::Silent {
+            image: image.to_owned(),
+            seconds: time.as_secs_f64(),
+            log: last_lines(engine, id).await,
+        }),
+    }
+}
+
+/// Waits until the agent answers, and returns it, its address and its container.
+async fn answer(
+    engine: &dyn Containers,
+    image: &str,
+    id: &str,
+    key: &SessionKey,
+) -> Result<(Agent, String, Container), Error> {
+    let mut known: Option<(Agent, String, Container)> = None;
     for question in 0_u32.. {
         if question % LOOK == 0 {
             let container = container(engine, id).await?;
@@ -328,25 +418,24 @@ async fn answer(
             } = container.state
             {
                 return Err(Error::Died {
-                    image: request.image.clone(),
+                    image: image.to_owned(),
                     code,
                     out_of_memory,
                     log: last_lines(engine, id).await,
                 });
             }
-            if agent.is_none() {
-                let url = url(engine, &container).await?;
-                let found =
-                    url.map(|url| Ok::<_, Error>((Agent::try_new(&url, key.clone())?, url)));
-                agent = found
-                    .transpose()?
-                    .map(|(agent, url)| (agent, url, container));
+            // What a container wrote before it was started again may come first.
+            if let Some(url) = url(engine, &container).await?
+                && known.as_ref().is_none_or(|(_, known, _)| *known != url)
+            {
+                known = Some((Agent::try_new(&url, key.clone())?, url, container));
             }
         }
-        if let Some((agent, url, container)) = &agent
+        if let Some((agent, ..)) = &known
             && agent.is_healthy().await
+            && let Some(known) = known.take()
         {
-            return Ok((container.clone(), url.clone()));
+            return Ok(known);
         }
         sleep(PATIENCE).await;
     }
@@ -414,9 +503,14 @@ pub async fn resolve(engine: &dyn Containers, name: &str) -> Result<Container, E
     }
 }
 
-/// Ends a workspace and removes it.
+/// Ends a workspace and removes it, and its image where that goes with it.
 pub async fn stop(engine: &dyn Containers, records: &Records, id: &str) -> Result<(), Error> {
+    let found = engine.container(id).await?;
     engine.remove(id, Defaults::GRACE).await?;
     records.forget(id);
+    let image = found.and_then(|found| found.labels.get(IMAGE_LABEL)?.parse().ok());
+    if let Some(reference) = image {
+        remove_image(engine, &reference).await;
+    }
     Ok(())
 }

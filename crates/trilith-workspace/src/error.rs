@@ -49,6 +49,14 @@ pub enum Error {
     /// What was asked for can never be.
     #[error("{0}")]
     Usage(String),
+    /// A workspace of this kind is not able to.
+    #[error("{workspace} cannot be {operation}")]
+    Unable {
+        /// As in `a remote workspace`.
+        workspace: &'static str,
+        /// As in `paused`.
+        operation: &'static str,
+    },
     /// The agent refused, failed or went away.
     #[error("the agent failed to {operation}: {reason}")]
     Agent {
@@ -88,7 +96,7 @@ impl Error {
             Self::Engine(error) => error.kind(),
             Self::Image(error) => error.kind(),
             Self::Missing(_) => Kind::NotFound,
-            Self::Ambiguous(_) | Self::Usage(_) => Kind::Usage,
+            Self::Ambiguous(_) | Self::Usage(_) | Self::Unable { .. } => Kind::Usage,
             Self::Agent { .. } | Self::Silent { .. } => Kind::Unavailable,
             Self::Died { .. } | Self::Interrupted | Self::System { .. } => Kind::System,
         }

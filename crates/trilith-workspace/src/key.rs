@@ -26,6 +26,12 @@ impl SessionKey {
         Ok(Self(digits.collect()))
     }
 
+    /// Returns the key that an agent was given by somebody else.
+    #[must_use]
+    pub fn new(key: String) -> Self {
+        Self(key)
+    }
+
     /// Returns the key itself.
     #[must_use]
     pub fn expose(&self) -> &str {

@@ -29,6 +29,9 @@ pub struct StartOptions {
     pub image: Place,
     /// The container's name; one that is made up if `None`.
     pub name: Option<String>,
+    /// Whether the image goes when the workspace is stopped, or does not come up, if it was
+    /// brought to the engine for it. One that the engine had, or a container runs of, stays.
+    pub remove_image: bool,
     /// Variables over those of the image.
     pub environment: BTreeMap<String, String>,
     /// As in `SOURCE:TARGET[:ro]`.
@@ -60,6 +63,7 @@ impl StartOptions {
         Self {
             image,
             name: None,
+            remove_image: false,
             environment: BTreeMap::new(),
             volumes: Vec::new(),
             ports: Vec::new(),

@@ -128,6 +128,9 @@ pub(crate) struct Run {
     /// The name [default: one that is made up]
     #[arg(long, value_name = "NAME")]
     pub(crate) name: Option<String>,
+    /// Remove the image with the workspace, unless the engine had it before
+    #[arg(long)]
+    pub(crate) rm_image: bool,
     /// Set a variable; without a value, to what it is here
     #[arg(long, short, value_name = "NAME[=VALUE]")]
     pub(crate) env: Vec<String>,

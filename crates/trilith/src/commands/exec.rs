@@ -5,7 +5,7 @@ use std::process::ExitCode;
 use tokio::io::{stderr, stdin, stdout};
 use trilith_build::Context;
 use trilith_build::engine::TerminalRequest;
-use trilith_workspace::{Agent, Command, Records};
+use trilith_workspace::{Agent, Command, Record, Records, locate};
 
 use super::run::variable;
 use crate::args;
@@ -37,12 +37,12 @@ pub(crate) async fn run(
         return Ok(exit_code(code));
     }
     let record = records.find(&args.id)?;
-    let agent = Agent::try_new(&record.url, record.key)?;
+    let agent = agent_of(context, records, &record).await?;
     let command = Command {
-        argv: args.argv,
         cwd: args.cwd,
         environment,
         timeout: args.timeout.map(|timeout| timeout.0),
+        ..Command::argv(args.argv)
     };
     let interrupted = async {
         if ended().await.is_err() {
@@ -56,6 +56,16 @@ pub(crate) async fn run(
         output.note(&note);
     }
     Ok(ended.exit_code.map_or(ExitCode::from(TIMED_OUT), exit_code))
+}
+
+/// Returns the agent of a workspace, wherever it answers by now.
+async fn agent_of(context: &Context, records: &Records, record: &Record) -> Result<Agent, Failure> {
+    let agent = Agent::try_new(&record.url, record.key.clone())?;
+    if agent.is_healthy().await {
+        return Ok(agent);
+    }
+    let (engine, _) = engine_of(context, records, &record.id).await?;
+    Ok(locate(engine.as_ref(), records, record).await?)
 }
 
 /// Returns an exit code as processes have them: its low 8 bits.

@@ -4,7 +4,7 @@ use serde::Serialize;
 use trilith_build::Context;
 use trilith_build::engine::{Gpus, PublishedPort};
 use trilith_oci::place::Place;
-use trilith_workspace::{Records, StartOptions, start};
+use trilith_workspace::{DockerWorkspace, Records, StartOptions};
 
 use crate::args;
 use crate::environment;
@@ -35,8 +35,9 @@ pub(crate) async fn run(
             std::future::pending::<()>().await;
         }
     };
-    let started = start(context, &engine, records, &options, interrupted).await?;
-    let (record, container) = (&started.record, &started.container);
+    let workspace = DockerWorkspace::start(context, engine, records, &options, interrupted).await?;
+    workspace.keep();
+    let (record, container) = (workspace.record(), workspace.container());
     let document = Document {
         id: &record.id,
         name: &record.name,
@@ -59,6 +60,7 @@ fn options(args: &args::Run) -> Result<StartOptions, Failure> {
     let ports = args.publish.iter().map(|text| port(text));
     Ok(StartOptions {
         name: args.name.clone(),
+        remove_image: args.rm_image,
         environment: environment.collect::<Result<_, _>>()?,
         volumes: volumes.collect::<Result<_, _>>()?,
         ports: ports.collect::<Result<_, _>>()?,

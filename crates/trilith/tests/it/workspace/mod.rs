@@ -26,6 +26,11 @@ macro_rules! engines {
             }
 
             #[test]
+            fn an_image_goes_with_its_workspace_if_it_came_with_it() {
+                sessions::images(&Engine::$start());
+            }
+
+            #[test]
             fn an_interrupted_start_leaves_nothing() {
                 sessions::interrupted(&Engine::$start());
             }

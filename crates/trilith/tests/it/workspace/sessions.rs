@@ -39,6 +39,11 @@ pub(super) fn from_start_to_stop(engine: &Engine) {
     let output = engine.exec(id, &[], &["true"], b"");
     assert_eq!(output.status.code(), Some(0));
 
+    // It answers elsewhere, or was never away.
+    engine.client(&["restart", "--time", "1", id]);
+    let output = engine.exec(id, &[], &["cat", "/tmp/other"], b"");
+    assert_eq!(output.status.code(), Some(0), "{output:?}");
+
     assert_eq!(engine.json(&["stop", &id[..12]])["stopped"][0], id);
     assert!(engine.containers().is_empty());
     assert!(
@@ -192,6 +197,33 @@ pub(super) fn failures(engine: &Engine) {
         let output = run(&mut engine.command(arguments));
         assert_eq!(output.status.code(), Some(code), "{arguments:?} {output:?}");
     }
+}
+
+pub(super) fn images(engine: &Engine) {
+    let images = || engine.client(&["images", "--quiet"]).trim().to_owned();
+    let stop = |started: &serde_json::Value| {
+        engine.json(&["stop", started["id"].as_str().unwrap()]);
+    };
+    let silent = ["--rm-image", "--health-timeout", "0.5", &engine.base];
+    let silent = run(&mut engine.lonely_command(&silent));
+    assert_eq!(silent.status.code(), Some(1));
+    assert_eq!(images(), "");
+
+    // The first brings it, the second has it already.
+    let first = engine.start(&["--rm-image", &engine.base]);
+    let second = engine.start(&["--rm-image", &engine.base]);
+    stop(&second);
+    assert_ne!(images(), "");
+    stop(&first);
+    assert_eq!(images(), "");
+
+    // Another that runs needs it.
+    let first = engine.start(&["--rm-image", &engine.base]);
+    let second = engine.start(&[&engine.base]);
+    stop(&first);
+    assert!(images().lines().count() == 1);
+    stop(&second);
+    assert_ne!(images(), "");
 }
 
 pub(super) fn interrupted(engine: &Engine) {

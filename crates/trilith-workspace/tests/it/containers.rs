@@ -1,0 +1,120 @@
+//! Workspaces in containers, of engines that start empty.
+
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use trilith_build::Context;
+use trilith_build::engine::{
+    ContainerState, Containers, EngineAddresses, EngineKind, Podman, PodmanOptions, open_containers,
+};
+use trilith_oci::registry::{RegistryClient, RegistryConfig};
+use trilith_testkit::{Dockerd, ImageOptions, Registry, RegistryOptions, busybox_image};
+use trilith_workspace::{
+    DockerWorkspace, Error, Records, RemoteWorkspace, SessionKey, StartOptions, Workspace as _,
+    find_workspaces,
+};
+
+use crate::conformance::{conforms, sh};
+
+#[tokio::test(flavor = "multi_thread")]
+async fn docker_conforms() {
+    let dockerd = Dockerd::start();
+    let temporary = tempfile::tempdir().unwrap();
+    let context = context(temporary.path(), Some(dockerd.host()));
+    let engine = open_containers(EngineKind::Docker, &context.engines, &context.registry);
+    suite(&context, engine.unwrap(), "host", temporary.path()).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn podman_conforms() {
+    let podman = trilith_testkit::Podman::new();
+    let temporary = tempfile::tempdir().unwrap();
+    let context = context(temporary.path(), None);
+    let options = PodmanOptions {
+        program: podman.program(),
+        environment: podman.environment(),
+        temporary: temporary.path().to_owned(),
+    };
+    let engine = Arc::new(Podman::new(options, context.registry.clone()));
+    suite(&context, engine, "slirp4netns", temporary.path()).await;
+}
+
+fn context(directory: &Path, docker_host: Option<String>) -> Context {
+    Context {
+        registry: RegistryClient::try_new(RegistryConfig::default()).unwrap(),
+        store: directory.join("store"),
+        cache: None,
+        docker_host: docker_host.clone(),
+        engines: EngineAddresses {
+            docker_host,
+            temporary: directory.to_owned(),
+            ..EngineAddresses::default()
+        },
+        observer: Box::new(|_| {}),
+    }
+}
+
+async fn suite(context: &Context, engine: Arc<dyn Containers>, network: &str, directory: &Path) {
+    let registry = Registry::start(RegistryOptions::default());
+    let base = busybox_image(&registry, "base:1", &ImageOptions::default());
+    let records = Records::new(directory.join("records"));
+    // This machine's git, and what it needs.
+    let volumes = ["/usr:/usr:ro", "/usr/lib:/lib:ro", "/usr/lib64:/lib64:ro"];
+    let options = StartOptions {
+        network: Some(network.to_owned()),
+        volumes: volumes.map(str::to_owned).into(),
+        ..StartOptions::new(base.reference.parse().unwrap())
+    };
+    let start = async || {
+        let never = std::future::pending();
+        let started =
+            DockerWorkspace::start(context, Arc::clone(&engine), &records, &options, never);
+        started.await.unwrap()
+    };
+
+    let workspace = start().await;
+    let record = workspace.record().clone();
+    sh(&workspace, "mkdir /tmp/one /tmp/two").await;
+    conforms(&workspace, "/tmp/one").await;
+
+    let remote = RemoteWorkspace::try_new(&record.url, record.key.clone()).unwrap();
+    conforms(&remote, "/tmp/two").await;
+    for outcome in [remote.pause().await, remote.resume().await] {
+        assert!(matches!(outcome, Err(Error::Unable { .. })), "{outcome:?}");
+    }
+    remote.stop().await.unwrap();
+    let stranger =
+        RemoteWorkspace::try_new(&record.url, SessionKey::new("wrong".to_owned())).unwrap();
+    let refused = stranger.download("/etc/passwd", &mut Vec::new()).await;
+    assert!(refused.is_err());
+
+    workspace.pause().await.unwrap();
+    let state = engine.container(&record.id).await.unwrap().unwrap().state;
+    assert_eq!(state, ContainerState::Paused);
+    assert!(!workspace.is_healthy().await);
+    workspace.resume().await.unwrap();
+    assert!(workspace.is_healthy().await);
+
+    workspace.stop().await.unwrap();
+    assert!(!workspace.is_healthy().await);
+    workspace.stop().await.unwrap();
+    assert_gone(engine.as_ref(), &records, &record.id).await;
+
+    let dropped = start().await;
+    let id = dropped.record().id.clone();
+    drop(dropped);
+    assert_gone(engine.as_ref(), &records, &id).await;
+
+    let kept = start().await;
+    kept.keep();
+    let id = kept.record().id.clone();
+    drop(kept);
+    assert_eq!(records.find(&id).unwrap().id, id);
+    engine.remove(&id, Duration::ZERO).await.unwrap();
+}
+
+async fn assert_gone(engine: &dyn Containers, records: &Records, id: &str) {
+    assert!(find_workspaces(engine).await.unwrap().is_empty());
+    assert!(matches!(records.find(id), Err(Error::Missing(_))));
+}
