@@ -34,7 +34,8 @@ Parts (all of them without one):
   test      every test; installs what they need when run by root on Debian
 
 Benchmarks (all of them without a name):
-  hash, unchanged, source-change, large-layer, base-size, engine, context";
+  hash, unchanged, source-change, large-layer, base-size, engine, context, batch,
+  batch-size";
 
 fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
