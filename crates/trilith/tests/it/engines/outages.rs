@@ -171,11 +171,6 @@ mod a_full_disk {
     }
 
     #[test]
-    fn buildkit() {
-        a_full_disk_in_the_engine(|| Engine::buildkit_of(small(CONTAINERD)));
-    }
-
-    #[test]
     fn podman_4_3() {
         a_full_disk_in_the_engine(|| Engine::podman(Podman::on_disk(SIZE)));
     }

@@ -89,11 +89,7 @@ impl Engine {
     }
 
     pub(super) fn buildkit() -> Self {
-        Self::buildkit_of(CONTAINERD)
-    }
-
-    pub(super) fn buildkit_of(options: DockerdOptions) -> Self {
-        let dockerd = Dockerd::start_with(options);
+        let dockerd = Dockerd::start_with(CONTAINERD);
         let relay = Relay::start(&dockerd.host());
         let host = format!("unix://{}", relay.socket().display());
         Self {
