@@ -10,12 +10,12 @@ use tokio::sync::Notify;
 use trilith_core::{
     Action, BuildFrom, Digest, InputList, InputsDocument, Level, Plan, PlanOptions, Reference,
 };
+use trilith_oci::Name;
 use trilith_oci::layer::Compression;
 use trilith_oci::publish::{
-    BlobOrigin, BlobOutcome, DEFAULT_CONCURRENCY, Publication, PublicationBlob, PublishReport,
-    publish_content, publish_tags,
+    BlobOutcome, DEFAULT_CONCURRENCY, Publication, PublicationBlob, PublishReport, publish_content,
+    publish_tags,
 };
-use trilith_oci::{BlobSource, Descriptor, Name};
 
 use crate::ahead::Ahead;
 use crate::builder::{self, Builder, BuilderChoice, Built, BuiltLevel, Engines, Job};
@@ -299,7 +299,7 @@ async fn publish_unless_overtaken(
     // What is put together from layers that were there is published before anybody could be faster.
     let is_new = |layer: &LayerRecord| !built.reused.contains(&layer.digest);
     let took_long = flight::has_steps(job) || built.layers.iter().any(is_new);
-    if let Some(digest) = flight::overtaken(job, took_long).await? {
+    if took_long && let Some(digest) = flight::overtaken(job).await? {
         return Ok(Publishing::Overtaken(digest));
     }
     publish_tags(store, publication).await?;
@@ -421,15 +421,10 @@ fn publication(loaded: &Loaded, built: &Built, tags: &[Level]) -> Publication {
 
 /// Adds the images of `level`, their index, and the list of their inputs to `publication`.
 pub(crate) fn add_level(publication: &mut Publication, inputs: &InputList, level: &BuiltLevel) {
-    let memory = |media_type: &str, bytes: bytes::Bytes| PublicationBlob {
-        descriptor: Descriptor::of(media_type, &bytes),
-        origins: vec![BlobOrigin::Upload(BlobSource::Memory(bytes))],
-    };
     for (_, image) in &level.images {
         let media_type = &image.manifest().config().media_type;
-        publication
-            .blobs
-            .push(memory(media_type, image.config().to_bytes()));
+        let config = PublicationBlob::of(media_type, image.config().to_bytes());
+        publication.blobs.push(config);
         publication.manifests.push(image.manifest().to_raw());
     }
     if level.images.len() > 1 {

@@ -4,10 +4,11 @@
 //! costs no request, as BuildKit keeps its inline cache there. A long one, or that of an image that an
 //! engine has made, is an artifact whose subject is the image (`docs/inputs.md`).
 
+use serde_json::Value;
 use trilith_core::{InputList, InputsDocument, Level};
 use trilith_oci::image::{Image, Index, Manifest};
-use trilith_oci::publish::{BlobOrigin, Publication, PublicationBlob};
-use trilith_oci::{BlobSource, Descriptor, ImageStore, Name, RawManifest, media_type, read_blob};
+use trilith_oci::publish::{Publication, PublicationBlob};
+use trilith_oci::{Descriptor, ImageStore, Name, RawManifest, media_type, read_blob};
 
 use crate::error::Error;
 use crate::labels;
@@ -27,16 +28,17 @@ const MAX_SIZE: u64 = 256 << 20;
 /// As [`Image::with_config_field`].
 pub(crate) fn put_into(image: &Image, inputs: &InputList, level: Level) -> Result<Image, Error> {
     let document = InputsDocument::new(inputs, level).to_json();
-    let value = if document.len() <= LONGEST {
-        serde_json::from_str(&document).ok()
-    } else {
-        None
-    };
-    Ok(image.with_config_field(FIELD, value)?)
+    Ok(image.with_config_field(FIELD, field(&document))?)
+}
+
+/// Returns `document` as a field of a configuration, `None` where it is too long.
+fn field(document: &str) -> Option<Value> {
+    let is_short = document.len() <= LONGEST;
+    is_short.then(|| serde_json::from_str(document).ok())?
 }
 
 /// Returns the list that is in `image`, `None` where there is none or it is not its own.
-pub(crate) fn inside(image: &Image) -> Option<InputsDocument> {
+fn inside(image: &Image) -> Option<InputsDocument> {
     let field = image.config().field(FIELD)?.to_string();
     let document = InputsDocument::parse(field.as_bytes()).ok()?;
     // What another tool made of an image has the field still.
@@ -53,19 +55,16 @@ pub(crate) fn attach<'a>(
     mut images: impl Iterator<Item = &'a Image>,
     top: &RawManifest,
 ) {
-    let document = InputsDocument::new(inputs, level);
-    if images.all(|image| inside(image).as_ref() == Some(&document)) {
+    let document = InputsDocument::new(inputs, level).to_json();
+    let own = field(&document);
+    if own.is_some() && images.all(|image| image.config().field(FIELD) == own.as_ref()) {
         return;
     }
-    let memory = |media_type: &str, bytes: bytes::Bytes| PublicationBlob {
-        descriptor: Descriptor::of(media_type, &bytes),
-        origins: vec![BlobOrigin::Upload(BlobSource::Memory(bytes))],
-    };
-    let document = memory(FIELD, document.to_json().into());
+    let document = PublicationBlob::of(FIELD, document.into());
     let (empty, bytes) = Manifest::empty_config();
     let artifact = Manifest::artifact(FIELD, &document.descriptor, &top.descriptor);
-    publication.blobs.push(memory(&empty.media_type, bytes));
-    publication.blobs.push(document);
+    let empty = PublicationBlob::of(&empty.media_type, bytes);
+    publication.blobs.extend([empty, document]);
     publication.manifests.push(artifact.to_raw());
 }
 
@@ -92,9 +91,22 @@ pub(crate) async fn load(
         top.clone()
     };
     let image = Image::fetch(store, Manifest::parse(&manifest)?).await?;
-    match inside(&image) {
+    of_image(store, &image, &top.descriptor, name).await
+}
+
+/// Returns the list that `image` carries, which is `top` or one of its images.
+///
+/// # Errors
+/// As [`load`].
+pub(crate) async fn of_image(
+    store: &dyn ImageStore,
+    image: &Image,
+    top: &Descriptor,
+    name: &str,
+) -> Result<Option<InputsDocument>, Error> {
+    match inside(image) {
         Some(document) => Ok(Some(document)),
-        None => beside(store, &top.descriptor, name).await,
+        None => beside(store, top, name).await,
     }
 }
 
@@ -102,7 +114,7 @@ pub(crate) async fn load(
 ///
 /// # Errors
 /// It cannot be read, or is broken.
-pub(crate) async fn beside(
+async fn beside(
     store: &dyn ImageStore,
     top: &Descriptor,
     name: &str,

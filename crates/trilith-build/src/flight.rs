@@ -116,13 +116,13 @@ pub(crate) fn reuse(plan: &mut Plan, digest: Digest) {
 }
 
 /// Returns the source image that somebody else has published since the plan was made, which is as
-/// good as the one that is about to be. Only who `took_long` asks.
+/// good as the one that is about to be.
 ///
 /// # Errors
 /// It cannot be told.
-pub(crate) async fn overtaken(job: Job<'_>, took_long: bool) -> Result<Option<Digest>, Error> {
+pub(crate) async fn overtaken(job: Job<'_>) -> Result<Option<Digest>, Error> {
     // The store and the engines of this machine are under the lock.
-    if !took_long || job.target.destination != Destination::Registry || !may_reuse(job) {
+    if job.target.destination != Destination::Registry || !may_reuse(job) {
         return Ok(None);
     }
     let existence = target::existence(job.context, job.loaded, job.target, Level::Source).await?;

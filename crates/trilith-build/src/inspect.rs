@@ -64,10 +64,7 @@ pub async fn inspect(
         let image = Image::fetch(&*store, Manifest::parse(&top)?).await?;
         (image, top.descriptor.digest.clone())
     };
-    let inputs = match carried::inside(&selected) {
-        Some(document) => Some(document),
-        None => carried::beside(&*store, &top.descriptor, &image).await?,
-    };
+    let inputs = carried::of_image(&*store, &selected, &top.descriptor, &image).await?;
     let platforms = if platforms.is_empty() {
         vec![selected.config().platform()]
     } else {

@@ -1,12 +1,14 @@
 //! Publishing: the one order in which anything is written to a store.
 //!
 //! Blobs, then manifests by digest (what an index names before the index), then tags. A tag
-//! therefore never points to something incomplete, wherever a run is cut off. Decides nothing about content: what to publish, under which tags, and where each
-//! blob may come from is the caller's to say.
+//! therefore never points to something incomplete, wherever a run is cut off. Decides nothing about
+//! content: what to publish, under which tags, and where each blob may come from is the caller's to
+//! say.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::num::NonZeroUsize;
 
+use bytes::Bytes;
 use futures_util::future;
 use futures_util::stream::{self, StreamExt, TryStreamExt};
 use trilith_core::{Digest, Repository, Tag};
@@ -28,6 +30,17 @@ pub struct PublicationBlob {
     /// Where it may come from. The cheapest kind is tried first, whatever the order:
     /// present, mount, upload; several of a kind in the order given.
     pub origins: Vec<BlobOrigin>,
+}
+
+impl PublicationBlob {
+    /// Returns the blob of these bytes, to be sent where they are not.
+    #[must_use]
+    pub fn of(media_type: &str, bytes: Bytes) -> Self {
+        Self {
+            descriptor: Descriptor::of(media_type, &bytes),
+            origins: vec![BlobOrigin::Upload(BlobSource::Memory(bytes))],
+        }
+    }
 }
 
 /// Where a published blob may come from.
@@ -390,10 +403,7 @@ mod tests {
             blobs: vec![
                 blob(b"base", base),
                 blob(b"top", top),
-                PublicationBlob {
-                    descriptor: Descriptor::of(media_type::OCI_CONFIG, &image.config),
-                    origins: vec![BlobOrigin::Upload(BlobSource::Memory(image.config))],
-                },
+                PublicationBlob::of(media_type::OCI_CONFIG, image.config),
             ],
             manifests: vec![image.manifest],
             tags: ["v1", "v1_lock"]

@@ -20,6 +20,8 @@ const KEY: &str = "X-Session-API-Key";
 const CONNECT: Duration = Duration::from_secs(5);
 /// How long the agent may take to say that it is there.
 const HEALTH: Duration = Duration::from_secs(2);
+/// What the agent says when it is ready, before its address.
+pub(crate) const LISTENING: &str = "listening on ";
 /// Bytes of input that are sent at once.
 const PIECE: usize = 64 << 10;
 /// How the agent begins what it says of a command whose time was over.

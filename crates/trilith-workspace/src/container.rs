@@ -6,7 +6,6 @@
 
 use std::collections::BTreeMap;
 use std::pin::{Pin, pin};
-use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -19,6 +18,7 @@ use trilith_build::{Context, copy, inspect};
 use trilith_core::Reference;
 use trilith_oci::place::{DaemonImage, Place};
 
+use crate::agent::LISTENING;
 use crate::records::{Record, Records};
 use crate::{Agent, Defaults, Error, SessionKey, StartOptions};
 
@@ -87,7 +87,7 @@ impl Drop for Unfinished<'_> {
 /// container stays.
 pub(crate) async fn start(
     context: &Context,
-    engine: &Arc<dyn Containers>,
+    engine: &dyn Containers,
     records: &Records,
     options: &StartOptions,
     interrupted: impl Future<Output = ()>,
@@ -98,15 +98,15 @@ pub(crate) async fn start(
     }
     let mut interrupted = pin!(interrupted);
     let mut image = tokio::select! {
-        image = supply(context, engine.as_ref(), options) => image?,
+        image = supply(context, engine, options) => image?,
         () = &mut interrupted => return Err(Error::Interrupted),
     };
     if !options.remove_image {
         image.brought = None;
     }
-    let started = start_container(engine.as_ref(), records, options, &image, interrupted).await;
+    let started = start_container(engine, records, options, &image, interrupted).await;
     if let (Err(_), Some(reference)) = (&started, &image.brought) {
-        remove_image(engine.as_ref(), reference).await;
+        remove_image(engine, reference).await;
     }
     started
 }
@@ -448,9 +448,7 @@ async fn url(engine: &dyn Containers, container: &Container) -> Result<Option<St
         return Ok(Some(format!("http://{address}")));
     }
     let log = lines(engine, &container.id, LogOptions::default()).await?;
-    let mut said = log
-        .iter()
-        .filter_map(|line| line.strip_prefix("listening on "));
+    let mut said = log.iter().filter_map(|line| line.strip_prefix(LISTENING));
     Ok(said
         .next_back()
         .filter(|url| url.starts_with("http://127.0.0.1:"))

@@ -36,7 +36,7 @@ impl DockerWorkspace {
         options: &StartOptions,
         interrupted: impl Future<Output = ()>,
     ) -> Result<Self, Error> {
-        let started = start(context, &engine, records, options, interrupted).await?;
+        let started = start(context, engine.as_ref(), records, options, interrupted).await?;
         Ok(Self {
             engine,
             records: records.clone(),
@@ -65,6 +65,10 @@ impl DockerWorkspace {
 
 #[async_trait]
 impl Workspace for DockerWorkspace {
+    fn kind(&self) -> &'static str {
+        "a workspace in a container"
+    }
+
     fn agent(&self) -> &Agent {
         &self.started.agent
     }

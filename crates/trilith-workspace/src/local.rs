@@ -18,11 +18,8 @@ use tokio::process::{Child, Command};
 use tokio::sync::Mutex;
 use tokio::time::timeout;
 
+use crate::agent::LISTENING;
 use crate::{Agent, Defaults, Error, SessionKey, Workspace};
-
-const NAME: &str = "a local workspace";
-/// What the agent says when it is ready, before its address.
-const READY: &str = "listening on ";
 
 /// A directory of this machine and an agent for it. When it is dropped the agent is told to end,
 /// with all that runs in it, and is not waited for.
@@ -66,7 +63,7 @@ impl LocalWorkspace {
         let answered = timeout(Defaults::HEALTH, asked).await;
         let answered = answered.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()));
         answered.map_err(|error| Error::system("speak to the agent", error))?;
-        let url = line.trim().strip_prefix(READY);
+        let url = line.trim().strip_prefix(LISTENING);
         let url = url.ok_or_else(|| failed_start(line.trim()))?;
         // It may go on to complain, and must not wait for a reader.
         tokio::spawn(async move { copy(&mut lines, &mut sink()).await });
@@ -100,22 +97,12 @@ fn launch(root: &Path) -> io::Result<Child> {
 
 #[async_trait]
 impl Workspace for LocalWorkspace {
+    fn kind(&self) -> &'static str {
+        "a local workspace"
+    }
+
     fn agent(&self) -> &Agent {
         &self.agent
-    }
-
-    async fn pause(&self) -> Result<(), Error> {
-        Err(Error::Unable {
-            workspace: NAME,
-            operation: "paused",
-        })
-    }
-
-    async fn resume(&self) -> Result<(), Error> {
-        Err(Error::Unable {
-            workspace: NAME,
-            operation: "resumed",
-        })
     }
 
     async fn stop(&self) -> Result<(), Error> {

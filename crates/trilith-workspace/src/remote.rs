@@ -4,8 +4,6 @@ use async_trait::async_trait;
 
 use crate::{Agent, Error, SessionKey, Workspace};
 
-const NAME: &str = "a remote workspace";
-
 /// A workspace of which no more is known than where its agent answers.
 #[derive(Clone, Debug)]
 pub struct RemoteWorkspace {
@@ -25,22 +23,12 @@ impl RemoteWorkspace {
 
 #[async_trait]
 impl Workspace for RemoteWorkspace {
+    fn kind(&self) -> &'static str {
+        "a remote workspace"
+    }
+
     fn agent(&self) -> &Agent {
         &self.agent
-    }
-
-    async fn pause(&self) -> Result<(), Error> {
-        Err(Error::Unable {
-            workspace: NAME,
-            operation: "paused",
-        })
-    }
-
-    async fn resume(&self) -> Result<(), Error> {
-        Err(Error::Unable {
-            workspace: NAME,
-            operation: "resumed",
-        })
     }
 
     async fn stop(&self) -> Result<(), Error> {

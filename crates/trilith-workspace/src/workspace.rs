@@ -29,6 +29,9 @@ pub struct Output {
 /// Paths are absolute, as the workspace has them.
 #[async_trait]
 pub trait Workspace: Send + Sync {
+    /// Returns what it is, as in `a remote workspace`.
+    fn kind(&self) -> &'static str;
+
     /// Returns the agent in it.
     fn agent(&self) -> &Agent;
 
@@ -36,13 +39,23 @@ pub trait Workspace: Send + Sync {
     ///
     /// # Errors
     /// [`Error::Unable`] where it is no container of ours.
-    async fn pause(&self) -> Result<(), Error>;
+    async fn pause(&self) -> Result<(), Error> {
+        Err(Error::Unable {
+            workspace: self.kind(),
+            operation: "paused",
+        })
+    }
 
     /// Lets it go on.
     ///
     /// # Errors
     /// As [`Self::pause`].
-    async fn resume(&self) -> Result<(), Error>;
+    async fn resume(&self) -> Result<(), Error> {
+        Err(Error::Unable {
+            workspace: self.kind(),
+            operation: "resumed",
+        })
+    }
 
     /// Ends what was started for it, the container or the agent, and waits for that. All that
     /// runs in it is killed. Nothing is done where nothing was started, or it has ended.

@@ -57,7 +57,7 @@ impl Session<'_> {
             && self.can(Feature::Push).await?;
         let mut delivered = Vec::with_capacity(made.len());
         if pushes {
-            if let Some(digest) = flight::overtaken(self.job, true).await? {
+            if let Some(digest) = flight::overtaken(self.job).await? {
                 return Ok(Built {
                     overtaken: Some(digest),
                     ..Built::default()
