@@ -11,7 +11,7 @@ use trilith_testkit::http::{self, Answer, Response};
 
 pub(crate) const KEY: &str = "correct horse battery staple";
 
-/// An agent that is killed when the test is over.
+/// An agent that ends when the test is over, with all that runs in it.
 pub(crate) struct Agent {
     process: Child,
     pub(crate) host: String,
@@ -117,20 +117,26 @@ impl Agent {
 
     /// Sends a signal and returns how the agent ended.
     pub(crate) fn end(mut self, signal: &str) -> std::process::ExitStatus {
-        let pid = self.pid().to_string();
-        assert!(
-            Command::new("kill")
-                .args(["-s", signal, &pid])
-                .status()
-                .unwrap()
-                .success()
-        );
+        assert!(self.signal(signal));
         self.process.wait().unwrap()
+    }
+
+    fn signal(&self, signal: &str) -> bool {
+        let pid = self.pid().to_string();
+        let sent = Command::new("kill").args(["-s", signal, &pid]).status();
+        sent.is_ok_and(|status| status.success())
     }
 }
 
 impl Drop for Agent {
     fn drop(&mut self) {
+        // Asked first: who is killed leaves behind what it runs.
+        if matches!(self.process.try_wait(), Ok(None)) && self.signal("TERM") {
+            let deadline = Instant::now() + Duration::from_secs(60);
+            while matches!(self.process.try_wait(), Ok(None)) && Instant::now() < deadline {
+                std::thread::sleep(Duration::from_millis(5));
+            }
+        }
         let _ = self.process.kill();
         let _ = self.process.wait();
     }
