@@ -262,7 +262,7 @@ pub(crate) struct Hash {
 }
 
 /// The flags for what a preset decides by itself.
-const PRESET_DECIDES: [&str; 9] = [
+const PRESET_DECIDES: [&str; 10] = [
     "project",
     "scheme",
     "source",
@@ -270,6 +270,7 @@ const PRESET_DECIDES: [&str; 9] = [
     "ignore",
     "suffix",
     "layer",
+    "inject_agent",
     "dockerfile",
     "template",
 ];
@@ -337,6 +338,10 @@ pub(crate) struct ProjectArgs {
     /// A layer, as LEVEL=COPY:TO[:UID:GID]; replaces those of trilith.toml
     #[arg(long, value_name = "LAYER")]
     pub(crate) layer: Vec<String>,
+    /// Put the agent below the layers, or with =false do not
+    #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true",
+          value_name = "BOOL")]
+    pub(crate) inject_agent: Option<bool>,
     /// A Dockerfile that an engine builds; replaces the recipe of trilith.toml
     #[arg(long, value_name = "FILE", conflicts_with_all = ["template", "layer"])]
     pub(crate) dockerfile: Option<PathBuf>,

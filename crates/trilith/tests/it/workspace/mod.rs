@@ -21,6 +21,11 @@ macro_rules! engines {
             }
 
             #[test]
+            fn an_image_with_the_agent_in_it_is_as_good() {
+                sessions::injected(&Engine::$start());
+            }
+
+            #[test]
             fn what_goes_wrong_is_said_and_nothing_stays() {
                 sessions::failures(&Engine::$start());
             }
