@@ -78,8 +78,10 @@ pub(crate) async fn load_subtree(
     let load = move || {
         let everything = Patterns::parse(std::iter::empty::<&str>())?;
         let tree = load_tree(&path, &everything, &StatCache::disabled())?;
-        let content = LayerContent::Path(path);
-        Ok(LoadedTree { content, tree })
+        Ok(LoadedTree {
+            content: LayerContent::Path(path),
+            tree,
+        })
     };
     let loaded = match tokio::task::spawn_blocking(load).await {
         Ok(loaded) => loaded.map_err(|error: trilith_core::HashError| Error::from(error))?,

@@ -11,6 +11,7 @@ use std::str::FromStr;
 use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
+use clap_complete::Shell;
 use trilith_core::{Platform, Reference, Repository, Scheme, Strategy, Tag};
 use trilith_workspace::Defaults;
 
@@ -94,6 +95,24 @@ pub(crate) enum Command {
     Pause(Workspace),
     /// Let a frozen workspace go on
     Resume(Workspace),
+    /// Print what a shell needs to complete commands and flags
+    Completions(Completions),
+    /// Print the manual, or write a page for every command
+    Man(Man),
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Completions {
+    /// The shell
+    #[arg(value_enum, value_name = "SHELL")]
+    pub(crate) shell: Shell,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Man {
+    /// Write the pages of all commands into this directory, which is made
+    #[arg(long, value_name = "DIR")]
+    pub(crate) output: Option<PathBuf>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]

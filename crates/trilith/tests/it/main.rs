@@ -16,6 +16,7 @@ mod explain;
 mod faults;
 mod flight;
 mod interop;
+mod manual;
 mod prune;
 mod readme;
 mod rebase;
