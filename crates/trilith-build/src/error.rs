@@ -3,8 +3,8 @@
 use std::path::PathBuf;
 
 use trilith_core::{
-    HashError, InputsDocumentError, InputsError, Level, PlanError, Reference, ReferenceError,
-    Repository, SchemeError,
+    HashError, InputsDocumentError, InputsError, Level, PlanError, Platform, Reference,
+    ReferenceError, Repository, SchemeError,
 };
 use trilith_oci::Kind;
 use trilith_oci::place::PlaceError;
@@ -156,6 +156,20 @@ pub enum Error {
         /// The project.
         project: PathBuf,
     },
+    /// The recipe is a Dockerfile, and the agent is put into images that are made of layers.
+    #[error("the recipe of `{}` is a Dockerfile, into whose images no agent is put", project.display())]
+    AgentInDockerfile {
+        /// The project.
+        project: PathBuf,
+    },
+    /// The agent is carried for one platform alone.
+    #[error("there is no agent for `{platform}`: this program carries that for `{host}`")]
+    AgentPlatform {
+        /// What is built for.
+        platform: Box<Platform>,
+        /// What this program runs on.
+        host: Box<Platform>,
+    },
     /// No engine is sent anything for this recipe.
     #[error("the recipe of `{}` is made of layers, for which nothing is sent to an engine", project.display())]
     NothingSent {
@@ -279,6 +293,8 @@ impl Error {
             | Self::ImageName { .. }
             | Self::NeedsEngine { .. }
             | Self::NeedsGraft { .. }
+            | Self::AgentInDockerfile { .. }
+            | Self::AgentPlatform { .. }
             | Self::NothingSent { .. }
             | Self::BaseOutOfReach { .. }
             | Self::Cut(_)
@@ -345,6 +361,14 @@ impl Error {
             Self::NeedsGraft { .. } => {
                 Some("leave out `--builder`, or describe the image with a Dockerfile".to_owned())
             }
+            Self::AgentInDockerfile { .. } => Some(
+                "leave out `inject`; `trilith run` puts the agent into a container of any image, or \
+                 build layers with `inject` on the image"
+                    .to_owned(),
+            ),
+            Self::AgentPlatform { .. } => Some(
+                "leave out `inject`, or build each platform on a machine of its kind".to_owned(),
+            ),
             Self::NothingSent { .. } => Some("leave out `--build-folder`".to_owned()),
             Self::BaseOutOfReach { .. } => Some(
                 "copy it to a registry with `trilith copy`, or build with `--push`, which does"

@@ -12,8 +12,10 @@ use trilith_core::{
     load_tree,
 };
 use trilith_core::{Digest, EntryKind};
+use trilith_oci::layer::LayerContent;
 use trilith_oci::place::Place;
 
+use crate::agent;
 use crate::error::Error;
 use crate::settings::Settings;
 
@@ -32,18 +34,18 @@ pub(crate) struct FileInputs {
 #[derive(Clone, Debug)]
 pub(crate) struct LoadedLayer {
     pub(crate) recipe: LayerRecipe,
-    /// The payload on disk; `None` for a layer that comes from an image.
+    /// The payload; `None` for a layer that comes from an image.
     pub(crate) tree: Option<LoadedTree>,
 }
 
 /// Directories below the root that are links into `/usr` where it is "merged".
 const MERGED: [&str; 6] = ["bin", "lib", "lib32", "lib64", "libx32", "sbin"];
 
-/// A payload on disk.
+/// A payload that was read.
 #[derive(Clone, Debug)]
 pub(crate) struct LoadedTree {
-    /// The file or directory the tree was read from.
-    pub(crate) root: PathBuf,
+    /// The file or directory the tree was read from, or what is in its one file.
+    pub(crate) content: LayerContent,
     pub(crate) tree: Tree,
 }
 
@@ -62,6 +64,10 @@ pub(crate) fn load_files(settings: &Settings, cache: &StatCache) -> Result<FileI
     layers.sort_by_key(|layer| layer.recipe.level);
     if settings.base != Place::Scratch {
         warnings.extend(layers.iter().filter_map(hidden_link));
+    }
+    if settings.agent {
+        // At the bottom, where it is the same for every project.
+        layers.insert(0, agent::layer()?);
     }
     Ok(FileInputs {
         layers,
@@ -199,7 +205,8 @@ fn load_layer(
     } else {
         let root = settings.project.join(&recipe.copy);
         let tree = load_existing("layer payload", &root, ignore, cache)?;
-        Some(LoadedTree { root, tree })
+        let content = LayerContent::Path(root);
+        Some(LoadedTree { content, tree })
     };
     Ok(LoadedLayer {
         recipe: recipe.clone(),

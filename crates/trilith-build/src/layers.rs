@@ -252,11 +252,11 @@ fn layer_key(layer: &LoadedLayer, compression: Compression) -> FieldHasher {
     key
 }
 
-/// Returns the entries of a payload on disk at their places in the image.
+/// Returns the entries of a payload at their places in the image.
 fn tree_entries(layer: &LoadedLayer, loaded: &LoadedTree) -> Vec<LayerEntry> {
     layer_entries(
         &loaded.tree,
-        &loaded.root,
+        &loaded.content,
         &layer.recipe.to,
         layer.recipe.owner,
     )

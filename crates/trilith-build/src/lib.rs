@@ -3,6 +3,7 @@
 //! Knows `trilith.toml` and the local machine's files; prints nothing, reads no environment
 //! and starts no sandbox.
 
+mod agent;
 mod ahead;
 pub mod batch;
 mod build;

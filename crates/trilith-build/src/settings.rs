@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use trilith_core::{ConfigRecipe, LayerRecipe, Platform, Repository, Scheme, Tag};
 use trilith_oci::place::Place;
 
+use crate::agent;
 use crate::build_context::ContextParts;
 use crate::error::Error;
 use crate::project::{DockerfileRecipe, DockerfileSource, Recipe, load_project, load_version};
@@ -43,6 +44,8 @@ pub struct Settings {
     pub browser: bool,
     /// The recipe's layers, in order.
     pub layers: Vec<LayerRecipe>,
+    /// Whether the agent is put below them.
+    pub agent: bool,
     /// What the source image says on top of its base.
     pub config: ConfigRecipe,
     /// The recipe that an engine builds.
@@ -78,6 +81,8 @@ pub struct Overrides {
     pub no_browser: bool,
     /// Replace the layers of the file.
     pub layers: Vec<LayerRecipe>,
+    /// See [`Settings::agent`].
+    pub agent: Option<bool>,
     /// Each set field replaces the file's; maps are merged by name, ports are added.
     pub config: ConfigRecipe,
     /// See [`Settings::dockerfile`].
@@ -136,8 +141,8 @@ impl Settings {
     /// Returns what `trilith.toml` in `project` and `overrides` say together.
     ///
     /// # Errors
-    /// The file is invalid, a value is not one of its kind, or there is no base image or
-    /// version.
+    /// The file is invalid, a value is not one of its kind, there is no base image or version, or
+    /// the agent cannot be put into the image.
     pub fn load(project: &Path, overrides: Overrides) -> Result<Self, Error> {
         let file = load_project(project)?.unwrap_or_default();
         let project = std::path::absolute(project)
@@ -161,7 +166,7 @@ impl Settings {
         let own_dockerfile = overrides.dockerfile.source.is_some();
         let dockerfile = dockerfile.filter(|_| !own_layers);
         let dockerfile = overrides.dockerfile.apply(dockerfile)?;
-        Ok(Self {
+        let settings = Self {
             repository: overrides.repository.or(file.image.repository),
             version,
             base_text,
@@ -191,11 +196,14 @@ impl Settings {
                 (false, true) => Vec::new(),
                 (false, false) => layers,
             },
+            agent: overrides.agent.or(file.agent.inject).unwrap_or_default(),
             config: merge_config(file.config, overrides.config),
             dockerfile,
             parts: None,
             project,
-        })
+        };
+        agent::check(&settings)?;
+        Ok(settings)
     }
 
     /// Returns the repository.

@@ -11,7 +11,7 @@ use tempfile::TempDir;
 use trilith_core::{LayerRecipe, Patterns, Platform, StatCache, load_tree};
 use trilith_oci::Descriptor;
 use trilith_oci::image::{Format, Image};
-use trilith_oci::layer::Layer;
+use trilith_oci::layer::{Layer, LayerContent};
 use trilith_oci::rootfs::{self, UnpackOptions, unpack_image};
 
 use crate::context::Context;
@@ -78,7 +78,10 @@ pub(crate) async fn load_subtree(
     let load = move || {
         let everything = Patterns::parse(std::iter::empty::<&str>())?;
         let tree = load_tree(&path, &everything, &StatCache::disabled())?;
-        Ok(LoadedTree { root: path, tree })
+        Ok(LoadedTree {
+            content: LayerContent::Path(path),
+            tree,
+        })
     };
     let loaded = match tokio::task::spawn_blocking(load).await {
         Ok(loaded) => loaded.map_err(|error: trilith_core::HashError| Error::from(error))?,

@@ -71,6 +71,21 @@ pub fn canonical_mode(mode: u32) -> u32 {
 }
 
 impl Tree {
+    /// Returns the tree that is one file with these bytes. Of `mode` counts what
+    /// [`canonical_mode`] leaves.
+    #[must_use]
+    pub fn of_file(mode: u32, content: &[u8]) -> Self {
+        let kind = EntryKind::File {
+            mode: canonical_mode(mode),
+            size: content.len() as u64,
+            digest: Digest::of(content),
+        };
+        let path = Vec::new();
+        Self {
+            entries: vec![TreeEntry { path, kind }],
+        }
+    }
+
     /// Returns the entries, sorted by the bytes of their paths. The first is the root.
     #[must_use]
     pub fn entries(&self) -> &[TreeEntry] {

@@ -11,6 +11,7 @@ use std::str::FromStr;
 use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
+use clap_complete::Shell;
 use trilith_core::{Platform, Reference, Repository, Scheme, Strategy, Tag};
 use trilith_workspace::Defaults;
 
@@ -94,6 +95,24 @@ pub(crate) enum Command {
     Pause(Workspace),
     /// Let a frozen workspace go on
     Resume(Workspace),
+    /// Print what a shell needs to complete commands and flags
+    Completions(Completions),
+    /// Print the manual, or write a page for every command
+    Man(Man),
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Completions {
+    /// The shell
+    #[arg(value_enum, value_name = "SHELL")]
+    pub(crate) shell: Shell,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Man {
+    /// Write the pages of all commands into this directory, which is made
+    #[arg(long, value_name = "DIR")]
+    pub(crate) output: Option<PathBuf>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -265,7 +284,7 @@ pub(crate) struct Hash {
 }
 
 /// The flags for what a preset decides by itself.
-const PRESET_DECIDES: [&str; 9] = [
+const PRESET_DECIDES: [&str; 10] = [
     "project",
     "scheme",
     "source",
@@ -273,6 +292,7 @@ const PRESET_DECIDES: [&str; 9] = [
     "ignore",
     "suffix",
     "layer",
+    "inject_agent",
     "dockerfile",
     "template",
 ];
@@ -340,6 +360,10 @@ pub(crate) struct ProjectArgs {
     /// A layer, as LEVEL=COPY:TO[:UID:GID]; replaces those of trilith.toml
     #[arg(long, value_name = "LAYER")]
     pub(crate) layer: Vec<String>,
+    /// Put the agent below the layers, or with =false do not
+    #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true",
+          value_name = "BOOL")]
+    pub(crate) inject_agent: Option<bool>,
     /// A Dockerfile that an engine builds; replaces the recipe of trilith.toml
     #[arg(long, value_name = "FILE", conflicts_with_all = ["template", "layer"])]
     pub(crate) dockerfile: Option<PathBuf>,

@@ -59,6 +59,8 @@ fn runtime(command: &Command) -> std::io::Result<Runtime> {
 async fn run(cli: Cli, environment: &Environment, output: Output) -> Result<ExitCode, Failure> {
     let global = &cli.global;
     let done = match cli.command {
+        Command::Completions(args) => commands::completions::run(&args, output),
+        Command::Man(args) => commands::man::run(&args, output),
         Command::Init(args) => commands::init::run(&args, output),
         Command::Hash(args) => commands::hash::run(args, environment, output),
         Command::Tags(args) => {

@@ -47,6 +47,7 @@ pub(crate) fn settings(args: &ProjectArgs) -> Result<Settings, Failure> {
             .iter()
             .map(|text| layer(text))
             .collect::<Result<_, _>>()?,
+        agent: args.inject_agent,
         config: config(args)?,
         dockerfile: dockerfile(args)?,
     };

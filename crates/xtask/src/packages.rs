@@ -34,6 +34,7 @@ pub(crate) const FOR_TESTS: &[Package] = &[
     ),
     package("docker-registry", "docker-registry --version"),
     package("docker.io", "dockerd --version && docker --version"),
+    package("groff-base", "groff --version"),
     package("mmdebstrap", "mmdebstrap --version"),
     package("openssh-client", "command -v ssh-agent ssh-add ssh-keygen"),
     package("openssl", "openssl version"),

@@ -14,6 +14,7 @@ use trilith_oci::Kind;
 use super::bases::BatchBase;
 use super::journal::{BatchError, PhaseSeconds};
 use super::matrix::Variant;
+use crate::agent;
 use crate::build::{BuildOptions, BuildReport, carry_out, plan_job, unless_interrupted};
 use crate::builder::{self, Job};
 use crate::context::{Context, Event};
@@ -26,8 +27,8 @@ use crate::target::Target;
 /// Returns the settings for one base and variant.
 ///
 /// # Errors
-/// The base is no place, the repository no repository, or arguments are given and nothing takes
-/// them.
+/// The base is no place, the repository no repository, arguments are given and nothing takes
+/// them, or there is no agent for a platform.
 pub(super) fn settings_for(
     project: &Settings,
     base: &BatchBase,
@@ -76,6 +77,7 @@ pub(super) fn settings_for(
         }
         None => {}
     }
+    agent::check(&settings)?;
     Ok(settings)
 }
 

@@ -188,13 +188,16 @@ fn graft_levels(
         .filter(|&level| level != Level::Versioned || !lock_is_bare)
     {
         let below = built.last().map_or(&ground.images, |built| &built.images);
+        let below_level = built.last().map(|built| built.level);
         let labels = labels::labels(&loaded.keys, level);
         let config = (level == Level::Source).then_some(&loaded.settings.config);
         let mut images = Vec::new();
         for (platform, image) in below {
             let own: Vec<GraftLayer> = layers
                 .iter()
-                .filter(|layer| layer.level == level && layer.is_for(platform))
+                .filter(|layer| layer.level <= level)
+                .filter(|layer| below_level.is_none_or(|below| layer.level > below))
+                .filter(|layer| layer.is_for(platform))
                 .map(ReadyLayer::to_graft)
                 .collect();
             let base = ground.base.as_ref();

@@ -131,6 +131,7 @@ impl RuntimeBuildConfig {
             other_tags: options.other_tags.clone(),
             browser: !options.no_browser,
             layers: Vec::new(),
+            agent: false,
             config: options.config.clone(),
             dockerfile: Some(DockerfileRecipe {
                 source: DockerfileSource::Template(TEMPLATE.to_owned()),

@@ -229,6 +229,7 @@ impl AgentServerBuildConfig {
             other_tags: options.other_tags.clone(),
             browser: !options.no_browser,
             layers: Vec::new(),
+            agent: false,
             config: options.config.clone(),
             dockerfile: Some(DockerfileRecipe {
                 source: DockerfileSource::Path(self.layout.dockerfile()),

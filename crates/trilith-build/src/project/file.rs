@@ -30,6 +30,8 @@ pub struct ProjectFile {
     pub recipe: Recipe,
     /// `[config]`.
     pub config: ConfigRecipe,
+    /// `[agent]`.
+    pub agent: AgentSection,
 }
 
 /// `[image]`: how the image is called and what it starts from.
@@ -56,6 +58,13 @@ pub struct InputsSection {
     pub source: Option<Vec<String>>,
     /// What no hash and no layer holds: patterns of `.gitignore`, from the root of each tree.
     pub ignore: Option<Vec<String>>,
+}
+
+/// `[agent]`: the agent in the image.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct AgentSection {
+    /// Whether it is put below the layers.
+    pub inject: Option<bool>,
 }
 
 /// How the image is made: from layers without an engine, or from a Dockerfile by one.

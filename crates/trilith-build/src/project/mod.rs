@@ -27,8 +27,8 @@ mod version;
 pub use detect::{BaseChoice, Entrypoint, Suggestion, suggest};
 pub use error::ProjectError;
 pub use file::{
-    DockerfileRecipe, DockerfileSource, ImageSection, InputsSection, PROJECT_FILE, ProjectFile,
-    Recipe, load_project, parse_project,
+    AgentSection, DockerfileRecipe, DockerfileSource, ImageSection, InputsSection, PROJECT_FILE,
+    ProjectFile, Recipe, load_project, parse_project,
 };
 pub use init::{render, write_new, write_over};
 pub use problem::Problem;

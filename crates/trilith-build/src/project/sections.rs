@@ -9,12 +9,14 @@ use toml::de::DeValue;
 use trilith_core::{ConfigRecipe, Destination, LayerRecipe, Level, Owner, Platform, Reference};
 
 use super::file::{
-    DockerfileRecipe, DockerfileSource, ImageSection, InputsSection, ProjectFile, Recipe,
+    AgentSection, DockerfileRecipe, DockerfileSource, ImageSection, InputsSection, ProjectFile,
+    Recipe,
 };
 use super::reader::{Mistakes, Refusal, Table, parsed, text};
 use super::values;
 
-const SECTIONS: [&str; 5] = ["config", "dockerfile", "image", "inputs", "layer"];
+const SECTIONS: [&str; 6] = ["agent", "config", "dockerfile", "image", "inputs", "layer"];
+const AGENT: [&str; 1] = ["inject"];
 const IMAGE: [&str; 4] = ["base", "platforms", "repository", "version"];
 const INPUTS: [&str; 4] = ["ignore", "lock", "scheme", "source"];
 const LAYER: [&str; 5] = ["copy", "from", "level", "owner", "to"];
@@ -31,12 +33,13 @@ const CONFIG: [&str; 8] = [
 const DOCKERFILE: [&str; 6] = ["args", "extra_deps", "levels", "path", "target", "template"];
 
 /// Every table with its keys, to tell where a misplaced key belongs.
-const TABLES: [(&str, &[&str]); 5] = [
+const TABLES: [(&str, &[&str]); 6] = [
     ("[image]", &IMAGE),
     ("[inputs]", &INPUTS),
     ("[[layer]]", &LAYER),
     ("[config]", &CONFIG),
     ("[dockerfile]", &DOCKERFILE),
+    ("[agent]", &AGENT),
 ];
 
 /// How alike two keys must be, from 0 to 1, for one to be offered for the other.
@@ -48,6 +51,7 @@ pub(super) fn project(root: &Table<'_>, mistakes: &mut Mistakes) -> Option<Proje
     let image = root.table("image", "image", mistakes);
     let inputs = root.table("inputs", "inputs", mistakes);
     let config = root.table("config", "config", mistakes);
+    let agent = root.table("agent", "agent", mistakes);
     Some(ProjectFile {
         image: image
             .map(|t| image_section(&t, mistakes))
@@ -57,6 +61,9 @@ pub(super) fn project(root: &Table<'_>, mistakes: &mut Mistakes) -> Option<Proje
             .unwrap_or_default(),
         config: config
             .map(|t| config_section(&t, mistakes))
+            .unwrap_or_default(),
+        agent: agent
+            .map(|t| agent_section(&t, mistakes))
             .unwrap_or_default(),
         recipe: recipe(root, mistakes)?,
     })
@@ -166,6 +173,15 @@ fn config_section(table: &Table<'_>, mistakes: &mut Mistakes) -> ConfigRecipe {
         }),
         expose: table.list("expose", mistakes, port).unwrap_or_default(),
         stop_signal: table.get("stop_signal", mistakes, signal),
+    }
+}
+
+fn agent_section(table: &Table<'_>, mistakes: &mut Mistakes) -> AgentSection {
+    refuse_unknown(table, &AGENT, mistakes);
+    AgentSection {
+        inject: table.get("inject", mistakes, |value| {
+            value.as_bool().ok_or(Refusal::Type("`true` or `false`"))
+        }),
     }
 }
 

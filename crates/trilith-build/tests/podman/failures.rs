@@ -20,7 +20,7 @@ async fn a_failing_step_tells_the_end_of_what_it_wrote() {
         let engine = parts.engine();
         let build = Build::new(&format!(
             "FROM {} AS deps\nRUN for i in $(seq 1 200); do echo line $i; done; \
-             echo to stderr >&2; exit 7\nFROM deps\n",
+             sleep 1; echo to stderr >&2; exit 7\nFROM deps\n",
             parts.base
         ));
         let (error, told) = build.error(&engine).await;

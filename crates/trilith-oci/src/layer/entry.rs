@@ -5,7 +5,7 @@
 use std::collections::HashSet;
 use std::ffi::OsString;
 use std::os::unix::ffi::{OsStrExt as _, OsStringExt as _};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use bytes::Bytes;
 use trilith_core::{Destination, Digest, Owner, Tree, TreeEntry};
@@ -65,12 +65,18 @@ pub enum LayerContent {
     Bytes(Bytes),
 }
 
-/// Returns the entries of `tree`, which was loaded from `root`, at `to`, all owned by `owner`.
+/// Returns the entries of `tree` at `to`, all owned by `owner`. `content` is where it was loaded
+/// from, or the bytes of a tree that is one file.
 ///
 /// A tree that is one file or link becomes `to`. One that is a directory gives `to` its mode and
 /// owner too, but for `/`, which is always the base's; directories above `to` are not written.
 #[must_use]
-pub fn layer_entries(tree: &Tree, root: &Path, to: &Destination, owner: Owner) -> Vec<LayerEntry> {
+pub fn layer_entries(
+    tree: &Tree,
+    content: &LayerContent,
+    to: &Destination,
+    owner: Owner,
+) -> Vec<LayerEntry> {
     let to = to.relative().as_bytes();
     let is_image_root = |entry: &&TreeEntry| {
         let is_directory = matches!(entry.kind, trilith_core::EntryKind::Directory { .. });
@@ -81,26 +87,29 @@ pub fn layer_entries(tree: &Tree, root: &Path, to: &Destination, owner: Owner) -
         .filter(|entry| !is_image_root(entry))
         .map(|entry| LayerEntry {
             path: join(to, &entry.path),
-            kind: kind(entry, root),
+            kind: kind(entry, content),
             owner,
         })
         .collect()
 }
 
-/// Returns what `entry` is, its content in the tree at `root`.
-fn kind(entry: &TreeEntry, root: &Path) -> EntryKind {
+/// Returns what `entry` is, its content in the tree with this one.
+fn kind(entry: &TreeEntry, content: &LayerContent) -> EntryKind {
     match entry.kind.clone() {
         trilith_core::EntryKind::Directory { mode } => EntryKind::Directory { mode },
         trilith_core::EntryKind::Symlink { target } => EntryKind::Symlink { target },
-        trilith_core::EntryKind::File { mode, size, digest } => {
-            let path = join(root.as_os_str().as_bytes(), &entry.path);
-            EntryKind::File {
-                mode,
-                size,
-                digest,
-                content: LayerContent::Path(OsString::from_vec(path).into()),
-            }
-        }
+        trilith_core::EntryKind::File { mode, size, digest } => EntryKind::File {
+            mode,
+            size,
+            digest,
+            content: match content {
+                LayerContent::Path(root) => {
+                    let path = join(root.as_os_str().as_bytes(), &entry.path);
+                    LayerContent::Path(OsString::from_vec(path).into())
+                }
+                LayerContent::Bytes(bytes) => LayerContent::Bytes(bytes.clone()),
+            },
+        },
     }
 }
 

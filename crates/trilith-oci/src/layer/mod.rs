@@ -526,7 +526,8 @@ mod tests {
             (root.join("a"), "/opt/run", vec!["opt/run"]),
             (root.join("b/link"), "/opt/link", vec!["opt/link"]),
         ] {
-            let entries = layer_entries(&load(&root), &root, &to.parse().unwrap(), owner);
+            let content = LayerContent::Path(root.clone());
+            let entries = layer_entries(&load(&root), &content, &to.parse().unwrap(), owner);
             let paths: Vec<_> = entries
                 .iter()
                 .map(|entry| String::from_utf8_lossy(&entry.path))
@@ -536,7 +537,9 @@ mod tests {
             write(entries, Compression::None).unwrap();
         }
         // A file cannot become the root.
-        let entries = layer_entries(&load(&root.join("a")), root, &"/".parse().unwrap(), owner);
+        let content = LayerContent::Path(root.join("a"));
+        let file = load(&root.join("a"));
+        let entries = layer_entries(&file, &content, &"/".parse().unwrap(), owner);
         assert!(write(entries, Compression::None).is_err());
     }
 }

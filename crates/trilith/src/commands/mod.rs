@@ -2,6 +2,7 @@
 
 pub(crate) mod batch;
 pub(crate) mod build;
+pub(crate) mod completions;
 pub(crate) mod copy;
 pub(crate) mod cp;
 pub(crate) mod doctor;
@@ -11,6 +12,7 @@ pub(crate) mod hash;
 pub(crate) mod init;
 pub(crate) mod inspect;
 pub(crate) mod logs;
+pub(crate) mod man;
 pub(crate) mod pause;
 pub(crate) mod plan;
 pub(crate) mod prune;

@@ -2,6 +2,7 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "tests")]
 
+mod agent;
 mod bad_input;
 mod batch;
 mod contract;
@@ -15,6 +16,7 @@ mod explain;
 mod faults;
 mod flight;
 mod interop;
+mod manual;
 mod prune;
 mod readme;
 mod rebase;

@@ -2,13 +2,14 @@
 
 mod parts;
 mod sessions;
+mod terminal;
 
 /// The same tests for an engine.
 macro_rules! engines {
     ($($name:ident: $start:ident,)+) => {
         $(mod $name {
             use super::parts::Engine;
-            use super::sessions;
+            use super::{sessions, terminal};
 
             #[test]
             fn a_session_from_start_to_stop() {
@@ -18,6 +19,21 @@ macro_rules! engines {
             #[test]
             fn scratch_needs_nothing_but_the_agent() {
                 sessions::scratch(&Engine::$start());
+            }
+
+            #[test]
+            fn an_image_with_the_agent_in_it_is_as_good() {
+                sessions::injected(&Engine::$start());
+            }
+
+            #[test]
+            fn a_program_has_this_terminal() {
+                terminal::given(&Engine::$start());
+            }
+
+            #[test]
+            fn logs_are_followed_to_the_end() {
+                terminal::followed(&Engine::$start());
             }
 
             #[test]

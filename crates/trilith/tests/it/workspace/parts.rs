@@ -21,7 +21,7 @@ pub(super) struct Engine {
     environment: Vec<(String, String)>,
     client: Client,
     pub(super) trilith: Trilith,
-    _registry: Registry,
+    pub(super) registry: Registry,
     /// Busybox on nothing.
     pub(super) base: String,
 }
@@ -42,7 +42,7 @@ impl Engine {
             client,
             trilith: Trilith::new(),
             base: base.reference,
-            _registry: registry,
+            registry,
         }
     }
 

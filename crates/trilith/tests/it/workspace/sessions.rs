@@ -5,7 +5,7 @@ use std::os::unix::fs::PermissionsExt as _;
 use std::process::Stdio;
 use std::time::Duration;
 
-use trilith_testkit::{assert_success, run};
+use trilith_testkit::{Project, assert_success, run};
 
 use super::parts::Engine;
 
@@ -157,6 +157,38 @@ pub(super) fn scratch(engine: &Engine) {
     let id = started["id"].as_str().unwrap();
     let output = engine.exec(id, &[], &["/.trilith/agent", "--version"], b"");
     assert!(output.stdout.starts_with(b"trilith-agent "), "{output:?}");
+    assert_success(&mut engine.command(&["stop", id]));
+    assert!(engine.containers().is_empty());
+}
+
+pub(super) fn injected(engine: &Engine) {
+    let project = Project::python();
+    let repository = engine.registry.reference("acme/agent");
+    let recipe = format!(
+        "[image]\nrepository = \"{repository}\"\nversion = \"1\"\nbase = \"{}\"\n\
+         [agent]\ninject = true\n\
+         [config]\nentrypoint = [\"/.trilith/agent\"]\nuser = \"1000:1000\"\n",
+        engine.base
+    );
+    project.write("trilith.toml", recipe);
+    let built = engine.trilith.push(&project);
+    let image = built["reference"].as_str().unwrap();
+
+    let started = engine.start(&[image]);
+    let id = started["id"].as_str().unwrap();
+    // By itself it runs what was put in, as a user that the base does not know.
+    let version = engine.client(&["run", "--rm", "--network", "none", image, "--version"]);
+    assert!(version.contains("trilith-agent "), "{version}");
+    let output = engine.exec(id, &[], &["/.trilith/agent", "--version"], b"");
+    assert!(
+        version.contains(&*String::from_utf8_lossy(&output.stdout)),
+        "{output:?}"
+    );
+    let listed = engine.exec(id, &[], &["ls", "-ln", "/.trilith"], b"");
+    let listed = String::from_utf8(listed.stdout).unwrap();
+    let files = listed.lines().filter(|line| line.starts_with("-r"));
+    assert_eq!(files.count(), 2, "{listed}");
+    assert_eq!(engine.exec(id, &[], &["id", "-u"], b"").stdout, b"1000\n");
     assert_success(&mut engine.command(&["stop", id]));
     assert!(engine.containers().is_empty());
 }
