@@ -8,12 +8,10 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use tempfile::TempDir;
-use trilith_testkit::{
-    Dockerd, ImageOptions, Project, Registry, RegistryOptions, busybox_image, many_bases,
-};
+use trilith_testkit::{Dockerd, ImageOptions, Project, Registry, busybox_image, many_bases};
 
 use crate::Trilith;
-use crate::measure::{Line, mebibytes, noise, peak_memory, time};
+use crate::measure::{Line, mebibytes, noise, peak_memory, registry, time};
 
 /// Bytes of the payload, which does not compress.
 const PAYLOAD: usize = 10_000_000;
@@ -36,7 +34,7 @@ struct Scene<'a> {
 
 impl<'a> Scene<'a> {
     fn new(trilith: &'a Trilith, bases: usize, payload: usize) -> Self {
-        let registry = Registry::start(RegistryOptions::default());
+        let registry = registry();
         busybox_image(&registry, "base:1", &ImageOptions::default());
         let names = many_bases(&registry, ("base", "1"), "eval", bases);
         let project = Project::python();

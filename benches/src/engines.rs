@@ -7,12 +7,10 @@ use std::time::{Duration, Instant};
 
 use trilith_build::build_context::{ContextOptions, Dockerfile, create_build_context_tarball};
 use trilith_core::StatCache;
-use trilith_testkit::{
-    Dockerd, ImageOptions, Project, Registry, RegistryOptions, assert_success, busybox_image,
-};
+use trilith_testkit::{Dockerd, ImageOptions, Project, assert_success, busybox_image};
 
 use crate::Trilith;
-use crate::measure::{Line, in_turn, noise, text, time};
+use crate::measure::{Line, in_turn, noise, registry, text, time};
 
 const RUNS: usize = 9;
 const CONTEXT_FILES: usize = 5_000;
@@ -24,7 +22,7 @@ const DOCKERFILE: &str = "ARG BASE_IMAGE\nFROM ${BASE_IMAGE}\nCOPY vendor /opt/v
 /// A Dockerfile built into the engine, its source changed each time, by Trilith and by the
 /// engine's own client.
 pub(crate) fn engine(trilith: &Trilith) -> Vec<Line> {
-    let registry = Registry::start(RegistryOptions::default());
+    let registry = registry();
     let base = busybox_image(&registry, "base:1", &ImageOptions::default());
     let docker = Dockerd::start();
     let project = Project::empty();

@@ -4,6 +4,8 @@ use std::fs;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
+use trilith_testkit::{Registry, RegistryOptions};
+
 /// One line of a benchmark's table.
 pub(crate) struct Line {
     pub(crate) what: String,
@@ -73,6 +75,14 @@ pub(crate) fn print_machine() {
         model.map_or("an unnamed processor", |(_, name)| name),
         kilobytes.unwrap_or_default() >> 20
     );
+}
+
+/// Starts a registry that keeps what it knows of blobs in memory, as Debian's package configures it.
+pub(crate) fn registry() -> Registry {
+    Registry::start(RegistryOptions {
+        cache: true,
+        ..RegistryOptions::default()
+    })
 }
 
 /// Returns the median time of `runs` runs of each, in turn, so that both meet the same weather.

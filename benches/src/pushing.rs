@@ -7,12 +7,12 @@ use std::process::Command;
 
 use tempfile::TempDir;
 use trilith_testkit::{
-    Dockerd, Format, ImageOptions, Project, Registry, RegistryOptions, assert_success,
-    debian_image, push_image, skopeo,
+    Dockerd, Format, ImageOptions, Project, Registry, assert_success, debian_image, push_image,
+    skopeo,
 };
 
 use crate::Trilith;
-use crate::measure::{Line, in_turn, mebibytes, noise, peak_memory, text, time};
+use crate::measure::{Line, in_turn, mebibytes, noise, peak_memory, registry, text, time};
 
 const RUNS: usize = 9;
 const MEGABYTE: usize = 1_000_000;
@@ -74,7 +74,7 @@ impl<'a> Scene<'a> {
 pub(crate) fn unchanged(trilith: &Trilith) -> Vec<Line> {
     let mut lines = Vec::new();
     for by_digest in [true, false] {
-        let registry = Registry::start(RegistryOptions::default());
+        let registry = registry();
         let base = debian_image(&registry, "debian:bookworm", Format::Oci, false);
         let pinned = registry.reference(&format!("debian@{}", base.digest));
         let scene = Scene::new(
@@ -109,7 +109,7 @@ pub(crate) fn unchanged(trilith: &Trilith) -> Vec<Line> {
 /// 2 MB of source changed on Debian in the same registry, to all tags pushed: text, and what does not
 /// compress.
 pub(crate) fn source_change(trilith: &Trilith) -> Vec<Line> {
-    let registry = Registry::start(RegistryOptions::default());
+    let registry = registry();
     let base = debian_image(&registry, "debian:bookworm", Format::Oci, true);
     let scene = Scene::new(trilith, registry, &base.reference);
     scene.reference();
@@ -161,7 +161,7 @@ type Content = fn(u64, usize) -> Vec<u8>;
 
 /// A layer of 2 GiB that does not compress.
 pub(crate) fn large_layer(trilith: &Trilith) -> Vec<Line> {
-    let registry = Registry::start(RegistryOptions::default());
+    let registry = registry();
     let scene = Scene::new(trilith, registry, "scratch");
     let block = noise(3, 64 << 20);
     let mut file = fs::File::create(scene.project.path().join("app/large")).unwrap();
@@ -200,7 +200,7 @@ pub(crate) fn large_layer(trilith: &Trilith) -> Vec<Line> {
 pub(crate) fn base_size(trilith: &Trilith) -> Vec<Line> {
     let mut times = Vec::new();
     for megabytes in [10, 1000] {
-        let registry = Registry::start(RegistryOptions::default());
+        let registry = registry();
         let rootfs = tempfile::tempdir().unwrap();
         let layer = layer(rootfs.path(), megabytes);
         let options = ImageOptions {

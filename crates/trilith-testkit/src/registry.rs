@@ -21,6 +21,9 @@ pub struct RegistryOptions {
     pub auth: Option<(String, String)>,
     /// Whether manifests and blobs may be deleted.
     pub delete: bool,
+    /// Whether what is known of blobs is kept in memory, as Debian's own configuration has it. It then
+    /// does not see what is done to its files.
+    pub cache: bool,
 }
 
 /// A manifest as the registry serves it.
@@ -81,6 +84,9 @@ impl Registry {
             },
             "http": {"addr": "127.0.0.1:0", "secret": "testkit"},
         });
+        if options.cache {
+            config["storage"]["cache"] = serde_json::json!({"blobdescriptor": "inmemory"});
+        }
         if let Some((user, password)) = &options.auth {
             let file = dir.join("htpasswd");
             fs::write(&file, htpasswd(user, password)).expect("cannot write `htpasswd`");
