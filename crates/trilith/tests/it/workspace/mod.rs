@@ -22,6 +22,11 @@ macro_rules! engines {
             }
 
             #[test]
+            fn a_real_debian_is_worked_in() {
+                sessions::debian(&Engine::$start());
+            }
+
+            #[test]
             fn an_image_with_the_agent_in_it_is_as_good() {
                 sessions::injected(&Engine::$start());
             }

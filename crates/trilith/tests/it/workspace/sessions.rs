@@ -5,7 +5,7 @@ use std::os::unix::fs::PermissionsExt as _;
 use std::process::Stdio;
 use std::time::Duration;
 
-use trilith_testkit::{Project, assert_success, run};
+use trilith_testkit::{Format, Project, assert_success, debian_image, run};
 
 use super::parts::Engine;
 
@@ -158,6 +158,37 @@ pub(super) fn scratch(engine: &Engine) {
     let output = engine.exec(id, &[], &["/.trilith/agent", "--version"], b"");
     assert!(output.stdout.starts_with(b"trilith-agent "), "{output:?}");
     assert_success(&mut engine.command(&["stop", id]));
+    assert!(engine.containers().is_empty());
+}
+
+pub(super) fn debian(engine: &Engine) {
+    let image = debian_image(&engine.registry, "debian:12", Format::Oci, false);
+    let started = engine.start(&[&image.reference]);
+    let id = started["id"].as_str().unwrap();
+    let bash = |script: &str| engine.exec(id, &[], &["bash", "-c", script], b"");
+    let script =
+        "set -o pipefail; . /etc/os-release; echo $VERSION_CODENAME $LANG; false | tee /dev/stderr";
+    let output = bash(script);
+    assert_eq!(output.stdout, b"bookworm C.UTF-8\n", "{output:?}");
+    assert_eq!(output.status.code(), Some(1));
+    assert_eq!(bash("exit 42").status.code(), Some(42));
+    // What it installs and what it knows of users work as ever.
+    let known = bash("dpkg-query --show --showformat '${Status}\n' bash && getent passwd 0");
+    let expected = b"install ok installed\nroot:x:0:0:root:/root:/bin/bash\n";
+    assert_eq!(known.stdout, expected, "{known:?}");
+
+    let here = tempfile::tempdir().unwrap();
+    let path = |name: &str| here.path().join(name).to_str().unwrap().to_owned();
+    fs::create_dir(here.path().join("src")).unwrap();
+    fs::write(here.path().join("src/numbers"), "3\n1\n2\n").unwrap();
+    engine.json(&["cp", &path("src"), &format!("{id}:/root")]);
+    let sorted = bash("cd ~/src && sort numbers > sorted && ln -s sorted link");
+    assert_eq!(sorted.status.code(), Some(0), "{sorted:?}");
+    engine.json(&["cp", &format!("{id}:/root/src"), &path("back")]);
+    let back = fs::read_to_string(here.path().join("back/link")).unwrap();
+    assert_eq!(back, "1\n2\n3\n");
+
+    assert_eq!(engine.json(&["stop", id])["stopped"][0], id);
     assert!(engine.containers().is_empty());
 }
 
