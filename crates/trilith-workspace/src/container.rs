@@ -424,6 +424,9 @@ async fn answer(
                     log: last_lines(engine, id).await,
                 });
             }
+            if container.state == ContainerState::Paused {
+                return Err(Error::Paused(container.name));
+            }
             // What a container wrote before it was started again may come first.
             if let Some(url) = url(engine, &container).await?
                 && known.as_ref().is_none_or(|(_, known, _)| *known != url)

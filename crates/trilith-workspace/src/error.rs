@@ -46,6 +46,9 @@ pub enum Error {
     /// Several workspaces have ids that begin so.
     #[error("several workspaces have an id that begins with `{0}`")]
     Ambiguous(String),
+    /// The workspace of this name is frozen, so that nothing in it answers.
+    #[error("the workspace `{0}` is paused")]
+    Paused(String),
     /// What was asked for can never be.
     #[error("{0}")]
     Usage(String),
@@ -96,7 +99,9 @@ impl Error {
             Self::Engine(error) => error.kind(),
             Self::Image(error) => error.kind(),
             Self::Missing(_) => Kind::NotFound,
-            Self::Ambiguous(_) | Self::Usage(_) | Self::Unable { .. } => Kind::Usage,
+            Self::Ambiguous(_) | Self::Paused(_) | Self::Usage(_) | Self::Unable { .. } => {
+                Kind::Usage
+            }
             Self::Agent { .. } | Self::Silent { .. } => Kind::Unavailable,
             Self::Died { .. } | Self::Interrupted | Self::System { .. } => Kind::System,
         }
@@ -108,6 +113,7 @@ impl Error {
         match self {
             Self::Missing(_) => Some("`trilith ps` lists them".to_owned()),
             Self::Ambiguous(_) => Some("write more of it".to_owned()),
+            Self::Paused(name) => Some(format!("`trilith resume {name}` lets it go on")),
             Self::Image(error) => error.hint(),
             _ => None,
         }

@@ -35,6 +35,11 @@ pub(super) fn from_start_to_stop(engine: &Engine) {
 
     engine.json(&["pause", &id[..12]]);
     assert_eq!(engine.json(&["ps"])[0]["state"], "paused");
+    let output = engine.exec(id, &[], &["true"], b"");
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(2), "{said}");
+    assert!(said.contains("the workspace `one` is paused"), "{said}");
+    assert!(said.contains("`trilith resume one`"), "{said}");
     engine.json(&["resume", "one"]);
     let output = engine.exec(id, &[], &["true"], b"");
     assert_eq!(output.status.code(), Some(0));
