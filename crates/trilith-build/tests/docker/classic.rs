@@ -126,7 +126,7 @@ async fn bases_behind_a_password() {
     let auth = Some(("agent".to_owned(), "planted-pa55word".to_owned()));
     let registry = Registry::start(RegistryOptions {
         auth,
-        delete: false,
+        ..RegistryOptions::default()
     });
     let base = busybox_image(&registry, "base:1", &ImageOptions::default()).reference;
     let directory = tempfile::tempdir().unwrap();

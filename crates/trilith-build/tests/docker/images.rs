@@ -68,7 +68,7 @@ async fn credentials_for_bases_and_pushes() {
     let auth = Some((user.to_owned(), password.to_owned()));
     let registry = Registry::start(RegistryOptions {
         auth,
-        delete: false,
+        ..RegistryOptions::default()
     });
     let base = busybox_image(&registry, "base:1", &ImageOptions::default()).reference;
     let directory = tempfile::tempdir().unwrap();
