@@ -4,6 +4,7 @@
 //! shared by all images and outlives every change of a project. What starts it is `[config]`'s.
 
 use bytes::Bytes;
+use trilith_agent_bin::{MODE, PATH};
 use trilith_core::{DestinationError, LayerRecipe, Level, Owner, Platform, Tree};
 use trilith_oci::layer::LayerContent;
 
@@ -11,12 +12,8 @@ use crate::error::Error;
 use crate::inputs::{LoadedLayer, LoadedTree};
 use crate::settings::Settings;
 
-/// Where the program is in an image, which is where a workspace has it too.
-const PATH: &str = "/.trilith/agent";
 /// What its layer says it is a copy of.
 const NAME: &str = "trilith-agent";
-/// Everybody may run it, and nobody change it.
-const MODE: u32 = 0o555;
 
 /// Returns the layer that holds the agent.
 ///

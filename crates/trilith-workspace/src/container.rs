@@ -30,7 +30,6 @@ const IMAGE_LABEL: &str = "dev.trilith.workspace.image";
 
 /// Where the agent is, and its key.
 const DIRECTORY: &str = "/.trilith";
-const PROGRAM: &str = "/.trilith/agent";
 const KEY_FILE: &str = "/.trilith/key";
 /// The agent's port in a network of the container's own.
 const PORT: u16 = 8000;
@@ -237,7 +236,7 @@ fn request(options: &StartOptions, image: &Supplied) -> Result<ContainerRequest,
     };
     let port = port.to_string();
     let argv = [
-        PROGRAM,
+        trilith_agent_bin::PATH,
         "--host",
         host,
         "--port",
@@ -320,7 +319,7 @@ fn archive(key: &SessionKey, user: u64) -> std::io::Result<Vec<u8>> {
     let program = trilith_agent_bin::binary();
     let mut archive = tar::Builder::new(Vec::with_capacity(program.len() + 4096));
     let files = [
-        ("agent", 0o555, 0, program),
+        ("agent", trilith_agent_bin::MODE, 0, program),
         ("key", 0o400, user, key.expose().as_bytes()),
     ];
     for (name, mode, owner, content) in files {
@@ -412,20 +411,20 @@ async fn answer(
     for question in 0_u32.. {
         if question % LOOK == 0 {
             let container = container(engine, id).await?;
-            if let ContainerState::Exited {
-                code,
-                out_of_memory,
-            } = container.state
-            {
-                return Err(Error::Died {
-                    image: image.to_owned(),
+            match container.state {
+                ContainerState::Exited {
                     code,
                     out_of_memory,
-                    log: last_lines(engine, id).await,
-                });
-            }
-            if container.state == ContainerState::Paused {
-                return Err(Error::Paused(container.name));
+                } => {
+                    return Err(Error::Died {
+                        image: image.to_owned(),
+                        code,
+                        out_of_memory,
+                        log: last_lines(engine, id).await,
+                    });
+                }
+                ContainerState::Paused => return Err(Error::Paused(container.name)),
+                ContainerState::Created | ContainerState::Running => {}
             }
             // What a container wrote before it was started again may come first.
             if let Some(url) = url(engine, &container).await?
