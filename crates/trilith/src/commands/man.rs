@@ -21,10 +21,14 @@ pub(crate) fn run(args: &args::Man, output: Output) -> Result<(), Failure> {
     // This makes the flags of every command, which are otherwise made of one alone.
     command.build();
     let document = match &args.output {
-        Some(directory) => Document {
-            page: None,
-            written: write(&command, directory)?,
-        },
+        Some(directory) => {
+            std::fs::create_dir_all(directory)
+                .map_err(|error| Failure::system(&cannot_write(directory), error))?;
+            Document {
+                page: None,
+                written: write(&command, directory)?,
+            }
+        }
         None => Document {
             page: Some(String::from_utf8_lossy(&page(&command)?).into_owned()),
             written: Vec::new(),
@@ -45,15 +49,16 @@ fn page(command: &Command) -> Result<Vec<u8>, Failure> {
     Ok(page)
 }
 
+fn cannot_write(path: &Path) -> String {
+    format!("cannot write `{}`", path.display())
+}
+
 /// Writes the pages of `command` and of all below it, and returns their paths.
 fn write(command: &Command, directory: &Path) -> Result<Vec<String>, Failure> {
-    let failed = |path: &Path| format!("cannot write `{}`", path.display());
-    std::fs::create_dir_all(directory)
-        .map_err(|error| Failure::system(&failed(directory), error))?;
     let name = command.get_display_name().unwrap_or(command.get_name());
     let path = directory.join(format!("{name}.1"));
     std::fs::write(&path, page(command)?)
-        .map_err(|error| Failure::system(&failed(&path), error))?;
+        .map_err(|error| Failure::system(&cannot_write(&path), error))?;
     let mut written = vec![path.display().to_string()];
     for below in command.get_subcommands() {
         written.extend(write(below, directory)?);
