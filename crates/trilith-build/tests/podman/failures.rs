@@ -29,7 +29,7 @@ async fn a_failing_step_tells_the_end_of_what_it_wrote() {
         };
         assert!(step.starts_with("[deps 3/3] RUN for i in "), "{step}");
         assert_eq!(reason, "exit code: 7");
-        // In which order the two streams come, Podman does not say.
+        // In which order the two streams come, Podman does not say; so the step lets one come first.
         let has = |line: &str| log.iter().any(|other| other == line);
         assert_eq!(log.len(), 50, "{log:?}");
         assert!(has("line 200") && has("to stderr"), "{log:?}");

@@ -186,10 +186,10 @@ pub(super) fn debian(engine: &Engine) {
     let path = |name: &str| here.path().join(name).to_str().unwrap().to_owned();
     fs::create_dir(here.path().join("src")).unwrap();
     fs::write(here.path().join("src/numbers"), "3\n1\n2\n").unwrap();
-    engine.json(&["cp", &path("src"), &format!("{id}:/root")]);
-    let sorted = bash("cd ~/src && sort numbers > sorted && ln -s sorted link");
+    engine.json(&["cp", &path("src"), &format!("{id}:/srv")]);
+    let sorted = bash("cd /srv/src && sort numbers > sorted && ln -s sorted link");
     assert_eq!(sorted.status.code(), Some(0), "{sorted:?}");
-    engine.json(&["cp", &format!("{id}:/root/src"), &path("back")]);
+    engine.json(&["cp", &format!("{id}:/srv/src"), &path("back")]);
     let back = fs::read_to_string(here.path().join("back/link")).unwrap();
     assert_eq!(back, "1\n2\n3\n");
 
