@@ -16,6 +16,7 @@ mod engines;
 mod hashing;
 mod measure;
 mod pushing;
+mod workspaces;
 
 use std::path::PathBuf;
 
@@ -23,7 +24,7 @@ use measure::Line;
 
 type Benchmark = fn(&Trilith) -> Vec<Line>;
 
-const BENCHMARKS: [(&str, Benchmark); 9] = [
+const BENCHMARKS: [(&str, Benchmark); 12] = [
     ("hash", hashing::hash),
     ("unchanged", pushing::unchanged),
     ("source-change", pushing::source_change),
@@ -33,6 +34,9 @@ const BENCHMARKS: [(&str, Benchmark); 9] = [
     ("batch-size", batch::batch_size),
     ("engine", engines::engine),
     ("context", engines::context),
+    ("start", workspaces::start),
+    ("exec", workspaces::exec),
+    ("transfer", workspaces::transfer),
 ];
 
 /// The binary that is measured.

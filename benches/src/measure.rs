@@ -122,20 +122,24 @@ pub(crate) fn peak_memory(command: &mut Command) -> (Duration, u64) {
         .stdout(Stdio::null())
         .spawn()
         .expect("the command starts");
-    let status_file = format!("/proc/{}/status", child.id());
     let mut peak = 0;
     loop {
         // The kernel keeps the high-water mark itself, so only the last look counts.
-        let status = fs::read_to_string(&status_file).unwrap_or_default();
-        let mark = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
-        let kilobytes = mark.and_then(|mark| mark.split_whitespace().next()?.parse::<u64>().ok());
-        peak = peak.max(kilobytes.unwrap_or_default() * 1024);
+        peak = peak.max(memory(child.id(), "VmHWM:").unwrap_or_default());
         if let Some(status) = child.try_wait().expect("the command can be waited for") {
             assert!(status.success(), "{command:?}");
             return (started.elapsed(), peak);
         }
         std::thread::sleep(Duration::from_millis(5));
     }
+}
+
+/// Returns a field of `/proc/PID/status` in bytes, as in `VmHWM:`; `None` when the process has ended.
+pub(crate) fn memory(process: u32, field: &str) -> Option<u64> {
+    let status = fs::read_to_string(format!("/proc/{process}/status")).ok()?;
+    let value = status.lines().find_map(|line| line.strip_prefix(field))?;
+    let kilobytes: u64 = value.split_whitespace().next()?.parse().ok()?;
+    Some(kilobytes * 1024)
 }
 
 pub(crate) fn mebibytes(bytes: u64) -> String {

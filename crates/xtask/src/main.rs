@@ -35,7 +35,7 @@ Parts (all of them without one):
 
 Benchmarks (all of them without a name):
   hash, unchanged, source-change, large-layer, base-size, engine, context, batch,
-  batch-size";
+  batch-size, start, exec, transfer";
 
 fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
