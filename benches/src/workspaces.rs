@@ -208,7 +208,7 @@ pub(crate) fn transfer(_: &Trilith) -> Vec<Line> {
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Direction {
     Upload,
-    /// An upload as OpenHands' client does it.
+    /// An upload as the client of `OpenHands` does it.
     Form,
     Download,
 }

@@ -37,7 +37,7 @@ const PORT: u16 = 8000;
 const HOST_NETWORK: &str = "host";
 /// How often an agent that does not answer yet is asked.
 const PATIENCE: Duration = Duration::from_millis(5);
-/// How often the container is looked at meanwhile, in questions to the agent.
+/// How often a container whose agent has an address is looked at meanwhile, in questions to the agent.
 const LOOK: u32 = 10;
 /// How many lines of a container's output an error shows.
 const LOG_LINES: u32 = 50;
@@ -409,7 +409,7 @@ async fn answer(
 ) -> Result<(Agent, String, Container), Error> {
     let mut known: Option<(Agent, String, Container)> = None;
     for question in 0_u32.. {
-        if question % LOOK == 0 {
+        if known.is_none() || question % LOOK == 0 {
             let container = container(engine, id).await?;
             match container.state {
                 ContainerState::Exited {
