@@ -19,6 +19,7 @@ use tokio::net::unix::pipe;
 use tokio::sync::oneshot;
 use tokio::task::spawn_blocking;
 
+use crate::command::prefer_to_kill;
 use crate::id::Id;
 use crate::key;
 
@@ -137,6 +138,7 @@ impl Children {
         state.starting -= 1;
         let pid = spawned.map(|child| Pid::from_child(&child));
         if let Ok(pid) = pid {
+            prefer_to_kill(pid);
             state.waiting.insert(pid, sender);
         }
         drop(state);

@@ -26,6 +26,8 @@ pub(crate) const LISTENING: &str = "listening on ";
 const PIECE: usize = 64 << 10;
 /// How the agent begins what it says of a command whose time was over.
 const TIMED_OUT: &str = "Command timed out after ";
+/// What it says, last, where the kernel killed something of the container.
+const OUT_OF_MEMORY: &str = "Out of memory: ";
 /// What a shell adds to the number of the signal that has ended a command.
 const SIGNALLED: i32 = 128;
 /// More than a century, in seconds: the longest timeout that the agent takes.
@@ -379,7 +381,8 @@ impl Agent {
         let is_over = code == -1 && said.starts_with(TIMED_OUT);
         // The agent tells a signal as its negative.
         let code = if code < 0 { SIGNALLED - code } else { code };
-        let has_note = is_over || shown == 0;
+        let is_killed = code != 0 && said.starts_with(OUT_OF_MEMORY);
+        let has_note = is_over || is_killed || shown == 0;
         Ok(Ended {
             exit_code: (!is_over).then_some(code),
             note: Some(said.to_owned()).filter(|said| has_note && !said.is_empty()),

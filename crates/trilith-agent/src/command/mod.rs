@@ -1,5 +1,6 @@
 //! Commands: what is asked for, and the life of one.
 
+mod memory;
 mod recorder;
 mod run;
 mod session;
@@ -10,6 +11,7 @@ use serde::Deserialize;
 
 use crate::failure::{Failure, Outcome};
 
+pub(crate) use memory::prefer_to_kill;
 pub(crate) use run::Commands;
 
 /// Where shells are looked for, in this order. The last is where distroless images have theirs.

@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
+use super::memory::{killed, killed_since};
 use crate::events::{Events, Output, Text};
 use crate::id::Id;
 use crate::spool::SpoolFailure;
@@ -40,6 +41,8 @@ pub(crate) struct Recorder {
     since: Option<Instant>,
     kept: u64,
     lost: Option<Loss>,
+    /// How many processes the kernel had killed for want of memory when the command began.
+    killed: Option<u64>,
 }
 
 #[derive(Debug)]
@@ -59,6 +62,7 @@ impl Recorder {
             since: None,
             kept: 0,
             lost: None,
+            killed: killed(),
         }
     }
 
@@ -137,13 +141,7 @@ impl Recorder {
         if text.is_none() && exit_code.is_none() {
             return Ok(());
         }
-        let note = match (&self.lost, exit_code) {
-            (Some(loss), Some(_)) => {
-                let told = format!("[{} bytes of output lost: {}]", loss.bytes, loss.reason);
-                Some(note.map_or(told.clone(), |note| format!("{told}\n{note}")))
-            }
-            _ => note,
-        };
+        let note = exit_code.and_then(|code| self.notes(code, note));
         let (command, order) = (self.command, self.order);
         self.order += 1;
         self.events.add_output(Output {
@@ -153,6 +151,19 @@ impl Recorder {
             text,
             note,
         })
+    }
+
+    /// Returns what there is to say at the end, a line each; what a caller has to know comes last.
+    fn notes(&self, exit_code: i32, note: Option<String>) -> Option<String> {
+        let memory = if exit_code == 0 {
+            None
+        } else {
+            killed_since(self.killed)
+        };
+        let told = |loss: &Loss| format!("[{} bytes of output lost: {}]", loss.bytes, loss.reason);
+        let lost = self.lost.as_ref().map(told);
+        let notes: Vec<String> = [memory, lost, note].into_iter().flatten().collect();
+        (!notes.is_empty()).then(|| notes.join("\n"))
     }
 
     /// Notes that bytes could not be kept; nothing is kept after them, so there are no gaps.

@@ -11,8 +11,8 @@ use trilith_build::engine::{
 use trilith_oci::registry::{RegistryClient, RegistryConfig};
 use trilith_testkit::{Dockerd, ImageOptions, Registry, RegistryOptions, busybox_image};
 use trilith_workspace::{
-    DockerWorkspace, Error, Records, RemoteWorkspace, SessionKey, StartOptions, Workspace as _,
-    find_workspaces,
+    Command, DockerWorkspace, Error, Records, RemoteWorkspace, SessionKey, StartOptions,
+    Workspace as _, find_workspaces,
 };
 
 use crate::conformance::{conforms, sh};
@@ -64,6 +64,7 @@ async fn suite(context: &Context, engine: Arc<dyn Containers>, network: &str, di
     let options = StartOptions {
         network: Some(network.to_owned()),
         volumes: volumes.map(str::to_owned).into(),
+        memory: 256 << 20,
         ..StartOptions::new(base.reference.parse().unwrap())
     };
     let start = async || {
@@ -77,6 +78,15 @@ async fn suite(context: &Context, engine: Arc<dyn Containers>, network: &str, di
     let record = workspace.record().clone();
     sh(&workspace, "mkdir /tmp/one /tmp/two").await;
     conforms(&workspace, "/tmp/one").await;
+
+    // What uses the memory up is killed, and the agent lives to tell.
+    let greedy =
+        Command::shell("echo >&2 begun; exec dd if=/dev/zero of=/dev/null bs=400M count=1");
+    let output = workspace.output(&greedy).await.unwrap();
+    assert_eq!(output.ended.exit_code, Some(137), "{output:?}");
+    let note = output.ended.note.unwrap();
+    assert!(note.starts_with("Out of memory: "), "{note}");
+    assert_eq!(output.stderr, b"begun\n");
 
     let remote = RemoteWorkspace::try_new(&record.url, record.key.clone()).unwrap();
     conforms(&remote, "/tmp/two").await;
