@@ -202,7 +202,17 @@ impl Podman {
         object: &str,
         arguments: &[&str],
     ) -> Result<Output, EngineError> {
-        let output = self.program.output(arguments).await?;
+        self.call_with(operation, object, self.program.command(arguments))
+            .await
+    }
+
+    async fn call_with(
+        &self,
+        operation: &'static str,
+        object: &str,
+        command: std::process::Command,
+    ) -> Result<Output, EngineError> {
+        let output = self.program.output_of(command).await?;
         if output.status.success() {
             return Ok(output);
         }

@@ -87,6 +87,7 @@ async fn suite(context: &Context, engine: Arc<dyn Containers>, network: &str, di
     let note = output.ended.note.unwrap();
     assert!(note.starts_with("Out of memory: "), "{note}");
     assert_eq!(output.stderr, b"begun\n");
+    assert!(!Path::new("oom").exists(), "Podman left a file here");
 
     let remote = RemoteWorkspace::try_new(&record.url, record.key.clone()).unwrap();
     conforms(&remote, "/tmp/two").await;

@@ -186,7 +186,12 @@ impl Containers for Podman {
     }
 
     async fn start(&self, id: &str) -> Result<(), EngineError> {
-        self.call("start", id, &["start", id]).await.map(drop)
+        // The container's monitor keeps this directory as long as it runs, and makes a file `oom` in it when memory is
+        // used up: not in the caller's. Once the directory is gone it makes none.
+        let directory = Workspace::new(&self.temporary)?;
+        let mut command = self.program.command(["start", id]);
+        command.current_dir(directory.path());
+        self.call_with("start", id, command).await.map(drop)
     }
 
     async fn container(&self, name: &str) -> Result<Option<Container>, EngineError> {

@@ -67,7 +67,15 @@ impl Program {
         &self,
         arguments: impl IntoIterator<Item = impl AsRef<OsStr>>,
     ) -> Result<Output, EngineError> {
-        Command::from(self.command(arguments))
+        self.output_of(self.command(arguments)).await
+    }
+
+    /// Runs such a call that was made by [`Self::command`].
+    pub(super) async fn output_of(
+        &self,
+        command: std::process::Command,
+    ) -> Result<Output, EngineError> {
+        Command::from(command)
             .kill_on_drop(true)
             .output()
             .await
