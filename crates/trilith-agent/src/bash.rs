@@ -217,11 +217,11 @@ struct Follower {
     commands: Arc<Commands>,
     command: Id,
     progress: watch::Receiver<Progress>,
-    seen: usize,
+    seen: u64,
 }
 
 impl Follower {
-    fn new(commands: &Arc<Commands>, command: Id, seen: usize) -> Outcome<Self> {
+    fn new(commands: &Arc<Commands>, command: Id, seen: u64) -> Outcome<Self> {
         let progress = commands.events.progress(command).ok_or_else(no_command)?;
         let commands = Arc::clone(commands);
         Ok(Self {
@@ -238,7 +238,7 @@ impl Follower {
             self.progress.mark_unchanged();
             let outputs = self.commands.events.outputs(self.command, self.seen)?;
             if let Some(event) = outputs.into_iter().next() {
-                self.seen += 1;
+                self.seen = as_output(&event).map_or(self.seen, |output| output.order) + 1;
                 return Some(event);
             }
             if self.progress.borrow().is_none() {
@@ -261,7 +261,7 @@ async fn follow(
             let order = value
                 .to_str()
                 .ok()
-                .and_then(|text| text.parse::<usize>().ok());
+                .and_then(|text| text.parse::<u64>().ok());
             order
                 .ok_or_else(|| Failure::invalid("`Last-Event-ID` is no order"))?
                 .saturating_add(1)
@@ -309,11 +309,22 @@ async fn output(
         "stderr" => true,
         other => return Err(wrong("stream", other)),
     };
-    let follower = Follower::new(&agent.commands, parse_id(&id)?, 0)?;
+    let command = parse_id(&id)?;
+    let follower = Follower::new(&agent.commands, command, 0)?;
+    let events = &agent.commands.events;
+    if offset > 0 && events.is_attached(command) {
+        let reason = "what was read of an attached command is forgotten; `offset` has to be 0";
+        return Err(Failure::invalid(reason));
+    }
+    let reader = events.read(command, is_stderr);
+    let reader = reader.map_err(|_| Failure::conflict("the stream has had its reader"))?;
     let pieces = unfold(
-        (follower, offset),
-        move |(mut follower, mut skip)| async move {
+        (follower, offset, reader),
+        move |(mut follower, mut skip, reader)| async move {
             loop {
+                if let Some(reader) = &reader {
+                    reader.has_read(follower.seen);
+                }
                 let event = follower.next().await?;
                 let Some(text) = as_output(&event).and_then(|output| output.text.clone()) else {
                     continue;
@@ -327,7 +338,7 @@ async fn output(
                 let bytes = bytes.unwrap_or_else(|error| Err(std::io::Error::other(error)));
                 let rest = usize::try_from(std::mem::take(&mut skip)).unwrap_or(usize::MAX);
                 let bytes = bytes.map(|bytes| Bytes::from(bytes).slice(rest..));
-                return Some((bytes, (follower, skip)));
+                return Some((bytes, (follower, skip, reader)));
             }
         },
     );

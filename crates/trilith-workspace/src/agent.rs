@@ -294,6 +294,7 @@ impl Agent {
             "env": command.environment,
             "timeout": timeout,
             "stdin": true,
+            "attached": true,
         });
         match &command.program {
             Program::Argv(argv) => document["argv"] = json!(argv),

@@ -37,6 +37,9 @@ pub(crate) struct Request {
     /// Whether there will be standard input.
     #[serde(default)]
     pub(crate) stdin: bool,
+    /// Whether the output is read while the command runs, by one reader of each stream.
+    #[serde(default)]
+    pub(crate) attached: bool,
 }
 
 fn default_timeout() -> f64 {

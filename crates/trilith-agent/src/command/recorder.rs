@@ -7,6 +7,7 @@ use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
+use tokio::sync::watch;
 use tokio::time::Instant;
 
 use super::memory::{killed, killed_since};
@@ -39,7 +40,6 @@ pub(crate) struct Recorder {
     stderr: Vec<u8>,
     /// When the first of what is pending came.
     since: Option<Instant>,
-    kept: u64,
     lost: Option<Loss>,
     /// How many processes the kernel had killed for want of memory when the command began.
     killed: Option<u64>,
@@ -60,7 +60,6 @@ impl Recorder {
             stdout: Vec::new(),
             stderr: Vec::new(),
             since: None,
-            kept: 0,
             lost: None,
             killed: killed(),
         }
@@ -70,10 +69,16 @@ impl Recorder {
         self.command
     }
 
+    /// Returns whether nothing is to be read because those who read the command are behind, now and later.
+    pub(crate) fn is_held(&self) -> Option<watch::Receiver<bool>> {
+        self.events.is_held(self.command)
+    }
+
     /// Takes what was read.
     pub(crate) fn push(&mut self, stream: Stream, bytes: &[u8]) {
         let length = bytes.len() as u64;
-        if self.lost.is_none() && self.kept + length > KEPT {
+        let pending = (self.stdout.len() + self.stderr.len()) as u64;
+        if self.lost.is_none() && self.events.kept(self.command) + pending + length > KEPT {
             let reason = format!("more than {} MiB", KEPT >> 20);
             self.lost = Some(Loss { reason, bytes: 0 });
         }
@@ -81,7 +86,6 @@ impl Recorder {
             loss.bytes += length;
             return;
         }
-        self.kept += length;
         match stream {
             Stream::Stdout => self.stdout.extend_from_slice(bytes),
             Stream::Stderr => self.stderr.extend_from_slice(bytes),

@@ -12,7 +12,7 @@ use std::time::Duration;
 use rustix::process::Signal;
 use tokio::net::unix::pipe;
 use tokio::sync::{Notify, oneshot, watch};
-use tokio::time::{Instant, sleep_until};
+use tokio::time::{Instant, sleep, sleep_until};
 
 use super::recorder::{Recorder, Stream};
 use super::session::Sessions;
@@ -27,6 +27,9 @@ pub(super) const GRACE: Duration = Duration::from_secs(1);
 
 /// How much is read at once, in bytes.
 const READ: usize = 16 << 10;
+
+/// How long those who are to read an attached command are waited for.
+const ATTACHING: Duration = Duration::from_secs(30);
 
 /// How many commands may run at a time.
 const RUNNING: usize = 1024;
@@ -107,9 +110,18 @@ impl Commands {
     /// Starts a command and returns its event. Whether it could be started is in its output.
     pub(crate) fn start(self: &Arc<Self>, request: Request) -> Outcome<Event> {
         let own = request.clone();
-        self.register(request, async move |commands, recorder, running| {
+        let is_attached = request.attached;
+        let event = self.register(request, async move |commands, recorder, running| {
             commands.run(&own, &running, recorder).await
-        })
+        })?;
+        if is_attached {
+            let (events, command) = (Arc::clone(&self.events), event.id);
+            tokio::spawn(async move {
+                sleep(ATTACHING).await;
+                events.give_readers_up(command);
+            });
+        }
+        Ok(event)
     }
 
     /// Records a command and has `live` live its life.
@@ -242,6 +254,7 @@ struct Life {
     stdout: Option<pipe::Receiver>,
     stderr: Option<pipe::Receiver>,
     recorder: Recorder,
+    is_held: Option<watch::Receiver<bool>>,
     deadline: Instant,
     phase: Phase,
     cause: Option<Cause>,
@@ -255,6 +268,7 @@ impl Life {
             code: None,
             stdout: Some(child.stdout),
             stderr: Some(child.stderr),
+            is_held: recorder.is_held(),
             recorder,
             deadline,
             phase: Phase::Running,
@@ -266,6 +280,7 @@ impl Life {
     async fn live(mut self, stop: &Notify) -> Self {
         loop {
             let timer = self.timer();
+            let mut is_held = self.is_held.as_ref().is_some_and(|held| *held.borrow());
             tokio::select! {
                 biased;
                 code = exit(self.exit.as_mut()) => {
@@ -274,12 +289,15 @@ impl Life {
                 }
                 () = sleep_until(timer) => {}
                 () = stop.notified() => self.end(Cause::Stopped),
-                () = readable(self.stdout.as_ref()) => {}
-                () = readable(self.stderr.as_ref()) => {}
+                held = changed(self.is_held.as_mut()) => is_held = held,
+                () = readable(self.stdout.as_ref()), if !is_held => {}
+                () = readable(self.stderr.as_ref()), if !is_held => {}
             }
-            // Both, so that neither keeps the other from being read.
-            read(&mut self.stdout, Stream::Stdout, &mut self.recorder);
-            read(&mut self.stderr, Stream::Stderr, &mut self.recorder);
+            if !is_held {
+                // Both, so that neither keeps the other from being read.
+                read(&mut self.stdout, Stream::Stdout, &mut self.recorder);
+                read(&mut self.stderr, Stream::Stderr, &mut self.recorder);
+            }
             let now = Instant::now();
             if self.recorder.is_full() || self.recorder.due().is_some_and(|due| due <= now) {
                 // The generator of random numbers works, or nothing would have been started.
@@ -360,6 +378,15 @@ pub(super) async fn exit(receiver: Option<&mut oneshot::Receiver<Exit>>) -> Exit
         Some(receiver) => receiver.await.unwrap_or(-1),
         None => pending().await,
     }
+}
+
+async fn changed(receiver: Option<&mut watch::Receiver<bool>>) -> bool {
+    if let Some(receiver) = receiver
+        && receiver.changed().await.is_ok()
+    {
+        return *receiver.borrow_and_update();
+    }
+    pending().await
 }
 
 pub(super) async fn readable(pipe: Option<&pipe::Receiver>) {

@@ -112,6 +112,11 @@ impl Commands {
         let Some(command) = request.command.clone() else {
             return Err(Failure::invalid("a session needs a `command`"));
         };
+        if request.attached {
+            return Err(Failure::invalid(
+                "a session keeps its output; `attached` is not for it",
+            ));
+        }
         let patience = request.timeout;
         let start = |commands: Arc<Self>, recorder: Recorder, running: Arc<Running>| async move {
             let talk = Talk::new(shell, recorder, Duration::from_secs_f64(patience));

@@ -110,6 +110,67 @@ fn a_reader_that_is_slow_or_goes_away_holds_nothing_up() {
 }
 
 #[test]
+fn an_attached_command_waits_for_its_readers_and_loses_nothing() {
+    let agent = agent(&[]);
+    let length = 200 << 20;
+    let progress = agent.path("progress");
+    let script = format!(
+        "for i in $(seq 200); do head -c 1048576 /dev/zero; echo >&2; echo $i >{progress}; done"
+    );
+    let command = agent.start(&json!({"command": script, "attached": true}));
+    let path = |stream: &str| format!("/api/bash/bash_commands/{command}/output?stream={stream}");
+    let mut stdout = agent.open("GET", &path("stdout"), &[], b"");
+    let stderr = agent.open("GET", &path("stderr"), &[], b"");
+    stdout.read_exact(&mut [0; 1000]).unwrap();
+    // What is on its way fills up, and then the command stands still.
+    let so_far = || std::fs::read_to_string(&progress).unwrap_or_default();
+    let mut before = String::new();
+    wait_until("the command waits", || {
+        std::thread::sleep(Duration::from_millis(300));
+        let now = so_far();
+        std::mem::replace(&mut before, now.clone()) == now && !now.is_empty()
+    });
+    let written: u32 = before.trim().parse().unwrap();
+    assert!(
+        written < 100,
+        "{written} MiB are written, and 1000 bytes read"
+    );
+    let detail = detail_of(&agent.get(&path("stdout")), 409);
+    assert!(detail.contains("has had its reader"), "{detail}");
+
+    let rest = stdout.read_all().body;
+    assert_eq!(rest.len(), length - 1000);
+    assert!(rest.iter().all(|byte| *byte == 0));
+    assert_eq!(stderr.read_all().body, vec![b'\n'; 200]);
+    assert_eq!(agent.end_of(&command)["exit_code"], 0);
+    let peak = agent.memory("VmHWM");
+    assert!(peak < 32 << 10, "{peak} KiB");
+}
+
+#[test]
+fn an_attached_command_goes_on_when_its_readers_are_gone() {
+    let agent = agent(&[]);
+    let script = "head -c 300000000 /dev/zero; echo end >&2";
+    let command = agent.start(&json!({"command": script, "attached": true}));
+    let path = |stream: &str| format!("/api/bash/bash_commands/{command}/output?stream={stream}");
+    let mut stdout = agent.open("GET", &path("stdout"), &[], b"");
+    let stderr = agent.open("GET", &path("stderr"), &[], b"");
+    stdout.read_exact(&mut [0; 1000]).unwrap();
+    drop(stdout);
+    assert_eq!(stderr.read_all().body, b"end\n");
+    assert_eq!(agent.end_of(&command)["exit_code"], 0);
+
+    let command = agent.start(&json!({"command": "echo 1", "attached": true}));
+    let path = format!("/api/bash/bash_commands/{command}/output?stream=stdout");
+    detail_of(&agent.get(&format!("{path}&offset=1")), 422);
+    assert_eq!(agent.get(&path).body, b"1\n");
+    let session = agent.post("/api/bash/sessions", &json!({}))["id"].clone();
+    let path = format!("/api/bash/sessions/{}/execute", session.as_str().unwrap());
+    let request = json!({"command": "true", "attached": true}).to_string();
+    detail_of(&agent.send("POST", &path, request.as_bytes()), 422);
+}
+
+#[test]
 fn a_full_disk_is_told_and_harms_nothing() {
     let dir = tempfile::tempdir().unwrap();
     let disk = dir.path().to_str().unwrap();

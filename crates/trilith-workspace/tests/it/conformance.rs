@@ -13,6 +13,7 @@ use trilith_workspace::{ChangeStatus, Command, Workspace};
 pub(crate) async fn conforms(workspace: &dyn Workspace, directory: &str) {
     assert!(workspace.is_healthy().await);
     programs(workspace, directory).await;
+    long_output(workspace).await;
     limits(workspace).await;
     many_at_once(workspace).await;
     files(workspace, directory).await;
@@ -58,6 +59,15 @@ async fn programs(workspace: &dyn Workspace, directory: &str) {
     assert!(String::from_utf8_lossy(&told).contains("no-such-program"));
     let output = workspace.output(&Command::shell("kill -9 $$")).await;
     assert_eq!(output.unwrap().ended.exit_code, Some(137));
+}
+
+/// However much it is, whoever reads it gets it all.
+async fn long_output(workspace: &dyn Workspace) {
+    let line = "head -c 160000000 /dev/zero; echo end >&2";
+    let output = workspace.output(&Command::shell(line)).await.unwrap();
+    assert_eq!(output.ended.exit_code, Some(0));
+    assert_eq!(output.stdout.len(), 160_000_000);
+    assert_eq!(output.stderr, b"end\n");
 }
 
 /// A timeout ends a command that ignores the wish, and what it has started.
