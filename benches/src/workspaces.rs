@@ -11,7 +11,8 @@ use std::time::{Duration, Instant};
 
 use tempfile::TempDir;
 use trilith_testkit::{
-    Dockerd, ImageOptions, PushedImage, assert_success, busybox_image, stdout_of,
+    Dockerd, DockerdOptions, ImageOptions, PushedImage, Release, assert_success, busybox_image,
+    stdout_of,
 };
 
 use crate::Trilith;
@@ -37,10 +38,13 @@ struct Scene<'a> {
 }
 
 impl<'a> Scene<'a> {
-    fn new(trilith: &'a Trilith) -> Self {
+    fn new(trilith: &'a Trilith, release: Release) -> Self {
         let registry = registry();
         let image = busybox_image(&registry, "base:1", &ImageOptions::default());
-        let docker = Dockerd::start();
+        let docker = Dockerd::start_with(DockerdOptions {
+            release,
+            ..DockerdOptions::default()
+        });
         assert_success(docker.docker().args(["pull", &image.reference]));
         Self {
             trilith,
@@ -74,7 +78,11 @@ impl<'a> Scene<'a> {
 
 /// A workspace from nothing to an agent that answers, against a container that sleeps.
 pub(crate) fn start(trilith: &Trilith) -> Vec<Line> {
-    let scene = Scene::new(trilith);
+    let line = |release| start_on(&Scene::new(trilith, release), release);
+    [Release::Bookworm, Release::Trixie].map(line).into()
+}
+
+fn start_on(scene: &Scene<'_>, release: Release) -> Line {
     let alone = |command: &mut Command| {
         let taken = time(command);
         time(&mut scene.docker(&["rm", "--force", "--volumes", "box"]));
@@ -89,17 +97,23 @@ pub(crate) fn start(trilith: &Trilith) -> Vec<Line> {
         || alone(&mut scene.run("box")),
         || alone(&mut sleeping),
     );
-    vec![Line::slower(
-        "`trilith run` to an agent that answers, against `docker run --detach` of `sleep`",
+    let engine = match release {
+        Release::Bookworm => "Docker 20.10",
+        Release::Trixie => "Docker 26.1",
+    };
+    Line::slower(
+        &format!(
+            "`trilith run` to an agent that answers, against `docker run --detach` of `sleep`, {engine}"
+        ),
         ours,
         peer,
         "at most 50 ms more",
-    )]
+    )
 }
 
 /// The smallest command there is, by command line and by the agent's own protocol.
 pub(crate) fn exec(trilith: &Trilith) -> Vec<Line> {
-    let scene = Scene::new(trilith);
+    let scene = Scene::new(trilith, Release::Bookworm);
     let started = assert_success(&mut scene.run("box"));
     let started: serde_json::Value = serde_json::from_slice(&started.stdout).unwrap();
     let address = started["url"].as_str().unwrap();
