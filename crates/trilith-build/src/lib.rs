@@ -19,6 +19,7 @@ mod explain;
 mod flight;
 mod inputs;
 mod inspect;
+mod known;
 mod labels;
 mod layers;
 mod load;

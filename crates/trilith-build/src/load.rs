@@ -15,6 +15,7 @@ use trilith_oci::{BlobSource, Descriptor, ImageStore, Name};
 use crate::context::Context;
 use crate::error::Error;
 use crate::inputs::{FileInputs, OpenHandsFiles, load_files, load_openhands_files};
+use crate::known::KnownImages;
 use crate::recipe::{DockerfileFiles, LoadedDockerfile, load_dockerfile_files};
 use crate::settings::Settings;
 use crate::target::{Destination, Target};
@@ -129,13 +130,22 @@ impl Loaded {
 
 /// Reads and resolves all that `settings` name.
 pub(crate) async fn load(context: &Context, settings: &Settings) -> Result<Loaded, Error> {
+    load_knowing(context, settings, &KnownImages::default()).await
+}
+
+/// As [`load`], where something is known of images.
+pub(crate) async fn load_knowing(
+    context: &Context,
+    settings: &Settings,
+    known: &KnownImages,
+) -> Result<Loaded, Error> {
     let cache = context.stat_cache(&settings.project);
     let for_files = settings.clone();
     let files = hashing(cache, move |cache| {
         let files = project_files(&for_files, cache)?;
         Ok((files, load_dockerfile_files(&for_files, cache)?))
     });
-    let images = resolve_images(context, settings);
+    let images = resolve_images(context, settings, known);
     let ((files, dockerfile), images) = tokio::try_join!(files, images)?;
     assemble(context, settings, &files, dockerfile, images).await
 }
@@ -167,13 +177,14 @@ fn project_files(settings: &Settings, cache: &StatCache) -> Result<ProjectFiles,
 pub(crate) async fn resolve_images(
     context: &Context,
     settings: &Settings,
+    known: &KnownImages,
 ) -> Result<ResolvedImages, Error> {
     let platform = settings
         .platforms
         .first()
         .cloned()
         .unwrap_or_else(Platform::host);
-    let base = resolve(context, &settings.base, &platform).await?;
+    let base = known.resolve(context, &settings.base, &platform).await?;
     let mut layers = BTreeMap::new();
     for reference in settings
         .layers
@@ -181,7 +192,7 @@ pub(crate) async fn resolve_images(
         .filter_map(|layer| layer.from.as_ref())
     {
         let place = Place::Registry(reference.clone());
-        if let Some(image) = resolve(context, &place, &platform).await? {
+        if let Some(image) = known.resolve(context, &place, &platform).await? {
             layers.insert(reference.to_string(), image);
         }
     }

@@ -20,7 +20,8 @@ use crate::builder::{self, Job};
 use crate::context::{Context, Event};
 use crate::engine::Progress;
 use crate::error::Error;
-use crate::load::{Loaded, ProjectFiles, ResolvedImages, assemble, load, resolve_images};
+use crate::known::KnownImages;
+use crate::load::{Loaded, ProjectFiles, ResolvedImages, assemble, load_knowing, resolve_images};
 use crate::settings::{Settings, base_in};
 use crate::target::Target;
 
@@ -96,6 +97,7 @@ pub(super) struct Item<'a> {
     /// The files of a recipe of layers; those of a Dockerfile are loaded for each base, as its
     /// text may depend on it.
     files: Option<&'a ProjectFiles>,
+    known: &'a KnownImages,
     watched: Arc<Mutex<Watched>>,
 }
 
@@ -116,6 +118,7 @@ impl<'a> Item<'a> {
         context: &Context,
         settings: Settings,
         files: Option<&'a ProjectFiles>,
+        known: &'a KnownImages,
         options: &BuildOptions,
         stop: Arc<Notify>,
         log: PathBuf,
@@ -133,6 +136,7 @@ impl<'a> Item<'a> {
                 ..options.clone()
             },
             files,
+            known,
             watched,
         }
     }
@@ -164,9 +168,9 @@ impl<'a> Item<'a> {
     async fn resolve_and_load(&self) -> Result<Loaded, Error> {
         let (context, settings) = (&self.context, &self.settings);
         let Some(files) = self.files else {
-            return load(context, settings).await;
+            return load_knowing(context, settings, self.known).await;
         };
-        let images = resolve_images(context, settings).await?;
+        let images = resolve_images(context, settings, self.known).await?;
         assemble(context, settings, files, None, images).await
     }
 
@@ -178,7 +182,7 @@ impl<'a> Item<'a> {
         let (context, settings) = (&self.context, &self.settings);
         match self.files {
             Some(files) => assemble(context, settings, files, None, images).await,
-            None => load(context, settings).await,
+            None => load_knowing(context, settings, self.known).await,
         }
     }
 

@@ -21,6 +21,7 @@ use super::summary::BatchSummary;
 use crate::build::{BuildOptions, BuildReport};
 use crate::context::Context;
 use crate::error::Error;
+use crate::known::KnownImages;
 use crate::load::{Loaded, ProjectFiles, load_project_files};
 use crate::settings::Settings;
 
@@ -117,6 +118,7 @@ struct Batch<'a> {
     observe: &'a dyn Fn(BatchEvent<'_>),
     /// The files of each variant, where they do not depend on the base.
     files: Vec<Option<ProjectFiles>>,
+    known: KnownImages,
     journal: Journal,
     run: String,
     /// The images that the run had done before it was resumed, and how often each was tried.
@@ -185,6 +187,7 @@ impl<'a> Batch<'a> {
             options,
             observe,
             files,
+            known: KnownImages::default(),
             journal: Journal::open(path)?,
             summary: RefCell::new(BatchSummary {
                 run: run.clone(),
@@ -342,6 +345,7 @@ impl<'a> Batch<'a> {
             self.context,
             settings_for(self.settings, base, variant)?,
             self.files[position.variant].as_ref(),
+            &self.known,
             &self.options.build,
             Arc::clone(&stop),
             self.log(base, variant),

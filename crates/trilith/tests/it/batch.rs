@@ -226,6 +226,37 @@ fn payloads_travel_once_whatever_the_repositories() {
 }
 
 #[test]
+fn a_base_is_asked_for_and_read_once_whatever_its_names_and_variants() {
+    let scene = Scene::new(1);
+    let host = scene.registry.host().to_owned();
+    scene.recipe(&host);
+    let base = format!("{host}/{}", scene.names[0]);
+    let again = format!("{host}/again/b:1");
+    let copied = ["docker://", &base, "docker://", &again];
+    assert_success(skopeo("copy").args([copied[..2].concat(), copied[2..].concat()]));
+    let list = scene.file("bases.txt", &format!("{base}\n{again}\n"));
+    let names = ["a", "b", "c"].map(|name| format!("[[variant]]\nname = \"{name}\"\n"));
+    let matrix = scene.file("matrix.toml", &names.concat());
+    scene.registry.forget_requests();
+    let summary = scene.batch(&list, &["--matrix", matrix.to_str().unwrap()]);
+    // Of the same content, so each is built under one name and found under the other.
+    let done = (&summary["built"], &summary["reused"]);
+    assert_eq!(done, (&3.into(), &3.into()));
+    let requests = scene.requests();
+    let of_bases = |wanted: &str| {
+        let of_bases = requests
+            .iter()
+            .filter(|(method, path)| method == wanted && !path.contains("/acme/agents/"));
+        of_bases.map(|(_, path)| path.as_str()).collect::<Vec<_>>()
+    };
+    assert_eq!(of_bases("HEAD").len(), 2, "{requests:?}");
+    let read = of_bases("GET");
+    assert_eq!(read.len(), 2, "{read:?}");
+    let is_read = |what: &str| read.iter().filter(|path| path.contains(what)).count() == 1;
+    assert!(is_read("/manifests/") && is_read("/blobs/"), "{read:?}");
+}
+
+#[test]
 fn mistakes_are_told_before_anything_begins() {
     let scene = Scene::new(1);
     let host = scene.registry.host().to_owned();
