@@ -91,7 +91,9 @@ pub use plan::{
     StrategyError,
 };
 pub use platform::{Platform, PlatformError};
-pub use recipe::{ConfigRecipe, Destination, DestinationError, LayerRecipe, Owner, OwnerError};
+pub use recipe::{
+    ConfigRecipe, Destination, DestinationError, LayerRecipe, Owner, OwnerError, UserRecipe,
+};
 pub use reference::{DEFAULT_REGISTRY, DEFAULT_TAG, Reference, ReferenceError, Repository};
 pub use scheme::{
     OpenHandsInputs, RuntimeImage, Scheme, SchemeError, SchemeNameError, TRILITH_SCHEME, TagPart,

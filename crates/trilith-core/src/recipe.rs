@@ -170,6 +170,19 @@ pub struct ConfigRecipe {
     pub stop_signal: Option<String>,
 }
 
+/// `[user]`: a user that the image knows by name.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct UserRecipe {
+    /// Login name, and name of the group where one is made.
+    pub name: String,
+    /// User and group ID.
+    pub owner: Owner,
+    /// Home directory.
+    pub home: Destination,
+    /// Login shell. Whether the image has it is not looked at.
+    pub shell: Destination,
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use crate::digest::Digest;
 use crate::input_hash::FieldHasher;
 use crate::level::Level;
-use crate::recipe::{ConfigRecipe, Destination, LayerRecipe};
+use crate::recipe::{ConfigRecipe, Destination, LayerRecipe, UserRecipe};
 
 use super::list::{Input, InputList, InputsError};
 use super::name::escape;
@@ -30,6 +30,7 @@ pub(super) fn list(inputs: &Inputs) -> Result<InputList, InputsError> {
         base,
         platforms,
         dockerfile,
+        user,
         layers,
         lock_files,
         sources,
@@ -49,6 +50,7 @@ pub(super) fn list(inputs: &Inputs) -> Result<InputList, InputsError> {
     if let Some(dockerfile) = dockerfile {
         facts.dockerfile(dockerfile);
     }
+    facts.0.extend(user.as_ref().map(self::user));
     for lock_file in lock_files {
         facts.lock_file(lock_file)?;
     }
@@ -58,6 +60,37 @@ pub(super) fn list(inputs: &Inputs) -> Result<InputList, InputsError> {
     facts.layers(layers);
     facts.config(config);
     InputList::new(facts.0)
+}
+
+/// Returns the fact of a named user.
+pub(super) fn user(user: &UserRecipe) -> Input {
+    let UserRecipe {
+        name,
+        owner,
+        home,
+        shell,
+    } = user;
+    let fields = [
+        ("name", name.as_str()),
+        ("owner", &owner.to_string()),
+        ("home", home.as_str()),
+        ("shell", shell.as_str()),
+    ];
+    Input {
+        level: Level::Versioned,
+        name: "user".to_owned(),
+        digest: framed(&fields),
+        size: 0,
+    }
+}
+
+/// Returns the digest of several fields.
+fn framed(fields: &[(&str, &str)]) -> Digest {
+    let mut hasher = FieldHasher::new(FACT_DOMAIN);
+    for (field, value) in fields {
+        hasher.field(field, value);
+    }
+    hasher.finish().to_digest()
 }
 
 #[derive(Default)]
@@ -78,11 +111,7 @@ impl Facts {
     }
 
     fn framed(&mut self, level: Level, name: impl Into<String>, fields: &[(&str, &str)]) {
-        let mut hasher = FieldHasher::new(FACT_DOMAIN);
-        for (field, value) in fields {
-            hasher.field(field, value);
-        }
-        self.digest(level, name, &hasher.finish().to_digest(), 0);
+        self.digest(level, name, &framed(fields), 0);
     }
 
     fn entries(&mut self, level: Level, prefix: &str, entries: &[EntryInput]) {

@@ -19,7 +19,7 @@ use crate::digest::Digest;
 use crate::input_hash::InputHash;
 use crate::level::Level;
 use crate::platform::Platform;
-use crate::recipe::{ConfigRecipe, LayerRecipe};
+use crate::recipe::{ConfigRecipe, LayerRecipe, UserRecipe};
 use crate::reference::Reference;
 use crate::scheme::SchemeError;
 use crate::tags::{Keys, Tags};
@@ -59,6 +59,7 @@ use crate::tags::{Keys, Tags};
 /// | lock | `dockerfile/extra-deps` | the extra dependencies |
 /// | its own | `context//PATH` | the entry at `PATH` of the build context: [`EntryInput::hash`] |
 /// | lock | `lock/NAME` | the lock file's content, its own digest |
+/// | versioned | `user` | `frame("trilith/input/v1", [("name", …), ("owner", "uid:gid"), ("home", path), ("shell", path)])` |
 /// | its own | `layer/TO` | `frame("trilith/input/v1", [("payload", "tree" or "image"), ("from", digest of the image or empty), ("copy", path), ("to", path), ("owner", "uid:gid")])` |
 /// | its own | `layer-order` | `frame("trilith/input/v1", [("layer", TO), …])`, in the order of the layers; left out where a level has fewer than two |
 /// | its own | `file/TO//PATH` | the entry at `PATH` of the layer's payload: [`EntryInput::hash`] |
@@ -87,6 +88,9 @@ pub struct Inputs {
     pub platforms: BTreeSet<Platform>,
     /// What an engine builds, where one does.
     pub dockerfile: Option<DockerfileInput>,
+    /// The user that is put on the base, below the layers. What the base has of users is covered
+    /// by its digest.
+    pub user: Option<UserRecipe>,
     /// What is put on the base. Order counts within a level.
     pub layers: Vec<LayerInput>,
     /// The lock files that exist.
@@ -106,6 +110,7 @@ impl Inputs {
             base,
             platforms: BTreeSet::new(),
             dockerfile: None,
+            user: None,
             layers: Vec::new(),
             lock_files: Vec::new(),
             sources: Vec::new(),
@@ -128,6 +133,14 @@ impl Inputs {
     /// [`SchemeError`] when a tag would break the grammar of tags.
     pub fn tags(&self, keys: &Keys, suffix: &str) -> Result<Tags, SchemeError> {
         crate::scheme::trilith_tags(&self.version, &self.base, keys, suffix)
+    }
+}
+
+impl Input {
+    /// Returns `user` as an input, which is the same in every image.
+    #[must_use]
+    pub fn of_user(user: &UserRecipe) -> Self {
+        facts::user(user)
     }
 }
 

@@ -41,7 +41,7 @@ fn debian() -> Base {
     }
 }
 
-/// Inputs that use every field.
+/// Inputs that use every field but the user, which came when the keys of these were out.
 fn full() -> Inputs {
     let mut from_image = layer(Level::Lock, "/agent-server", Vec::new());
     from_image.recipe.from = Some("ghcr.io/acme/builder:abc".parse().unwrap());
@@ -108,6 +108,15 @@ fn full() -> Inputs {
             stop_signal: Some("SIGINT".to_owned()),
         },
         ..Inputs::new("1.0.0", debian())
+    }
+}
+
+fn user() -> UserRecipe {
+    UserRecipe {
+        name: "agent".to_owned(),
+        owner: "10001:10002".parse().unwrap(),
+        home: "/home/agent".parse().unwrap(),
+        shell: "/bin/sh".parse().unwrap(),
     }
 }
 
@@ -193,6 +202,30 @@ fn golden_keys() {
         "14c3017c967a646e848183f49a3db8d964953e535131379eff7cf3952c6bba6a",
     ];
     assert_eq!(golden.map(InputHash::to_hex), expected);
+}
+
+/// As above, of the smallest inputs with a user.
+#[test]
+fn golden_keys_of_a_user() {
+    let inputs = Inputs {
+        user: Some(user()),
+        ..Inputs::new("1.0.0", Base::Scratch)
+    };
+    let keys = keys(&inputs);
+    let expected = [
+        "0fdd25a2e6ca264c5fddf9a9dcc8d6753f08366434bf77a6e13ebfd325b069d6",
+        "3b0ad3f1023c5111d4b29620e77e380fcfba63c0c3a2ede62ce91e7278ceec1f",
+        "724fa07103f2bd2f783008398de8a29c2a0ce3479eefbe171d97ad8e2a19b798",
+    ];
+    let keys = [keys.versioned, keys.lock, keys.source];
+    assert_eq!(keys.map(InputHash::to_hex), expected);
+    assert!(
+        inputs
+            .list()
+            .unwrap()
+            .as_slice()
+            .contains(&Input::of_user(&user()))
+    );
 }
 
 #[test]
@@ -288,6 +321,7 @@ fn a_change_moves_its_level_and_all_above() {
         ("platform", Some(Level::Versioned), |i| {
             i.platforms.pop_first();
         }),
+        ("user", Some(Level::Versioned), |i| i.user = Some(user())),
         ("lock file", Some(Level::Lock), |i| {
             i.lock_files[0].content = Digest::of(b"");
         }),

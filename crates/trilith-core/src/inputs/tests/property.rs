@@ -150,6 +150,23 @@ fn based() -> impl Strategy<Value = Inputs> {
     )
 }
 
+/// Inputs that differ in their user.
+fn with_user() -> impl Strategy<Value = Inputs> {
+    let paths = || words().prop_map(|path| format!("/{path}").parse().unwrap());
+    let ids = (0..3_u32, 0..3_u32).prop_map(|(uid, gid)| Owner { uid, gid });
+    let user = (words(), ids, paths(), paths());
+    let user = user.prop_map(|(name, owner, home, shell)| UserRecipe {
+        name,
+        owner,
+        home,
+        shell,
+    });
+    proptest::option::of(user).prop_map(|user| Inputs {
+        user,
+        ..Inputs::new("1", debian())
+    })
+}
+
 /// Returns the inputs as text, without what no key covers.
 fn canonical(inputs: &Inputs) -> String {
     let mut inputs = inputs.clone();
@@ -209,6 +226,11 @@ proptest! {
 
     #[test]
     fn configurations(crowd in crowd(configured())) {
+        all_differ(&crowd)?;
+    }
+
+    #[test]
+    fn users(crowd in crowd(with_user())) {
         all_differ(&crowd)?;
     }
 
