@@ -23,7 +23,7 @@ use crate::tar_reader::{Member, MemberKind, TarReader, show};
 /// How many warnings are kept; a layer can hold any number of devices.
 const MAX_WARNINGS: usize = 100;
 /// What stands behind it in the name that hides all of a directory, `.wh..wh..opq`.
-const OPAQUE: &[u8] = b".wh..opq";
+pub(super) const OPAQUE: &[u8] = b".wh..opq";
 
 /// What a directory gets when nothing more is put into it.
 pub(super) struct Pending {

@@ -5,6 +5,7 @@
 
 mod apply;
 mod entries;
+mod find;
 mod pack;
 #[cfg(test)]
 mod pack_tests;
@@ -15,6 +16,7 @@ mod tests;
 mod unpack;
 mod watch;
 
+pub use find::{ImageFile, find_files};
 pub use pack::{RootFsSource, open_rootfs, open_scratch};
 pub use unpack::{Ownership, UnpackOptions, UnpackReport, unpack_image};
 pub use watch::Subtree;

@@ -18,7 +18,7 @@ use crate::store::ImageStore;
 use crate::testing::MemoryStore;
 
 /// One member of a layer: type, path, link or content.
-type Line<'a> = (char, &'a str, &'a str);
+pub(super) type Line<'a> = (char, &'a str, &'a str);
 
 /// Writes a member as it is, with no check of its names: file, directory, symbolic or hard
 /// link, pipe, character or block device, each by its first letter.
@@ -49,7 +49,7 @@ fn member(builder: &mut tar::Builder<Vec<u8>>, (kind, path, text): Line<'_>) {
     builder.append(&header, data.as_bytes()).unwrap();
 }
 
-fn layer(lines: &[Line<'_>]) -> Vec<u8> {
+pub(super) fn layer(lines: &[Line<'_>]) -> Vec<u8> {
     let mut builder = tar::Builder::new(Vec::new());
     for line in lines {
         member(&mut builder, *line);
@@ -72,6 +72,18 @@ async fn unpack_packed(
     target: &Path,
     options: UnpackOptions,
 ) -> Result<UnpackReport, Error> {
+    let (store, image) = image_of(layers);
+    let store: Arc<dyn ImageStore> = store;
+    unpack_image(&store, &image, target, options).await
+}
+
+/// Returns a store with an image of these layers, which are not compressed.
+pub(super) fn store_of(tars: &[Vec<u8>]) -> (Arc<MemoryStore>, Image) {
+    let packed: Vec<(&[u8], Digest)> = tars.iter().map(|t| (&**t, Digest::of(t))).collect();
+    image_of(&packed)
+}
+
+fn image_of(layers: &[(&[u8], Digest)]) -> (Arc<MemoryStore>, Image) {
     let store = MemoryStore::default();
     let mut config = serde_json::json!({ "architecture": "amd64", "os": "linux" });
     let diff_ids: Vec<&Digest> = layers.iter().map(|(_, diff_id)| diff_id).collect();
@@ -87,8 +99,7 @@ async fn unpack_packed(
     let descriptor = Descriptor::of(media_type::OCI_CONFIG, &config.to_bytes());
     let manifest = Manifest::new(Format::Oci, &descriptor, &descriptors);
     let image = Image::new(manifest, config).unwrap();
-    let store: Arc<dyn ImageStore> = Arc::new(store);
-    unpack_image(&store, &image, target, options).await
+    (Arc::new(store), image)
 }
 
 fn mine() -> UnpackOptions {
