@@ -15,6 +15,7 @@ use crate::dockerfile::{CutError, DockerfileError, LevelsError, SettingsError};
 use crate::engine::EngineError;
 use crate::project::{ProjectError, values::ValueError};
 use crate::template::TemplateError;
+use crate::user::AccountError;
 
 /// A failure to load, plan, build or explain.
 #[derive(Debug, thiserror::Error)]
@@ -170,6 +171,22 @@ pub enum Error {
         /// What this program runs on.
         host: Box<Platform>,
     },
+    /// The recipe is a Dockerfile, which makes users itself.
+    #[error("the recipe of `{}` is a Dockerfile, into whose images no user is put", project.display())]
+    UserInDockerfile {
+        /// The project.
+        project: PathBuf,
+    },
+    /// The base has another user of that name or number.
+    #[error("cannot give `{base}` the user `{user}`")]
+    User {
+        /// The user's name.
+        user: String,
+        /// The base, by its digest.
+        base: String,
+        /// What is in the way.
+        source: AccountError,
+    },
     /// No engine is sent anything for this recipe.
     #[error("the recipe of `{}` is made of layers, for which nothing is sent to an engine", project.display())]
     NothingSent {
@@ -295,6 +312,8 @@ impl Error {
             | Self::NeedsGraft { .. }
             | Self::AgentInDockerfile { .. }
             | Self::AgentPlatform { .. }
+            | Self::UserInDockerfile { .. }
+            | Self::User { .. }
             | Self::NothingSent { .. }
             | Self::BaseOutOfReach { .. }
             | Self::Cut(_)
@@ -368,6 +387,14 @@ impl Error {
             ),
             Self::AgentPlatform { .. } => Some(
                 "leave out `inject`, or build each platform on a machine of its kind".to_owned(),
+            ),
+            Self::UserInDockerfile { .. } => {
+                Some("leave out `[user]`, and make the user in the Dockerfile".to_owned())
+            }
+            Self::User { .. } => Some(
+                "choose another name or other numbers under `[user]`; a user of the base with the \
+                 same name and numbers is taken as it is"
+                    .to_owned(),
             ),
             Self::NothingSent { .. } => Some("leave out `--build-folder`".to_owned()),
             Self::BaseOutOfReach { .. } => Some(

@@ -102,6 +102,7 @@ impl FileInputs {
         Inputs {
             platforms: settings.platforms.clone(),
             dockerfile,
+            user: settings.user.clone(),
             layers: layers.collect(),
             lock_files: self.lock_files.clone(),
             sources: self.sources.clone(),

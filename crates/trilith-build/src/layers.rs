@@ -4,6 +4,7 @@
 //! are its key: a payload that was written for one base is there for every other.
 
 use trilith_core::{Digest, FieldHasher, InputHash, Level, Platform};
+use trilith_oci::image::Image;
 use trilith_oci::layer::{Compression, FORMAT_VERSION, Layer, LayerEntry, layer_entries};
 use trilith_oci::publish::{BlobOrigin, PublicationBlob};
 use trilith_oci::{BlobSource, DiffId, GraftLayer};
@@ -15,6 +16,7 @@ use crate::load::{Loaded, ResolvedImage};
 use crate::records::PayloadRecord;
 use crate::subtree::{Subtree, load_subtree};
 use crate::target::Target;
+use crate::user;
 
 /// Where the blob of a layer is.
 enum Blob {
@@ -30,7 +32,8 @@ pub(crate) struct ReadyLayer {
     /// The platform it is for; `None` for all.
     platform: Option<Platform>,
     layer: Layer,
-    title: String,
+    /// What made it, for the history.
+    created_by: String,
     blob: Blob,
     /// Whether it had been written before.
     pub(crate) reused: bool,
@@ -48,7 +51,7 @@ impl ReadyLayer {
     pub(crate) fn to_graft(&self) -> GraftLayer {
         GraftLayer {
             layer: self.layer.clone(),
-            created_by: format!("trilith graft: copy {}", self.title),
+            created_by: self.created_by.clone(),
             comment: None,
         }
     }
@@ -98,6 +101,40 @@ pub(crate) async fn ensure_layers(
                 }
             }
         }
+    }
+    Ok(ready)
+}
+
+/// Returns the layers that give the images of a base, one for each platform, the user that is asked
+/// for, written if they are not in the store.
+pub(crate) async fn ensure_user_layers(
+    context: &Context,
+    loaded: &Loaded,
+    images: &[(Platform, Image)],
+    compression: Compression,
+) -> Result<Vec<ReadyLayer>, Error> {
+    let Some(recipe) = &loaded.settings.user else {
+        return Ok(Vec::new());
+    };
+    let level = Level::Versioned;
+    let base = loaded.base.as_ref();
+    let mut ready = Vec::new();
+    for (platform, image) in images {
+        let made = user::ensure_layer(context, recipe, base, image, compression).await?;
+        context.observe(Event::Layer {
+            level,
+            title: &format!("user {}", recipe.name),
+            size: made.layer.descriptor.size,
+            reused: made.reused,
+        });
+        ready.push(ReadyLayer {
+            level,
+            platform: Some(platform.clone()),
+            layer: made.layer,
+            created_by: user::created_by(recipe),
+            blob: Blob::Store(made.path),
+            reused: made.reused,
+        });
     }
     Ok(ready)
 }
@@ -227,7 +264,7 @@ fn ready(
         platform,
         blob,
         layer: written,
-        title,
+        created_by: format!("trilith graft: copy {title}"),
         reused,
     }
 }
@@ -240,13 +277,8 @@ fn tree_key(layer: &LoadedLayer, tree: &LoadedTree, compression: Compression) ->
 
 fn layer_key(layer: &LoadedLayer, compression: Compression) -> FieldHasher {
     let mut key = FieldHasher::new("trilith/layer/v1");
-    let compression = match compression {
-        Compression::Gzip(level) => format!("gzip {level}"),
-        Compression::Zstd(level) => format!("zstd {level}"),
-        Compression::None => "none".to_owned(),
-    };
     key.field("format", FORMAT_VERSION.to_le_bytes())
-        .field("compression", compression)
+        .field("compression", compression.to_string())
         .field("to", layer.recipe.to.as_str())
         .field("owner", layer.recipe.owner.to_string());
     key

@@ -35,6 +35,7 @@ mod target;
 mod telemetry;
 pub mod template;
 mod transfer;
+mod user;
 
 pub use build::{BuildOptions, BuildReport, EngineOptions, ReportedLayer, build, plan_anywhere};
 pub use builder::{BuilderChoice, Engines};
@@ -53,3 +54,4 @@ pub use settings::{DockerfileOverrides, LockFiles, Overrides, Settings};
 pub use target::Destination;
 pub use telemetry::Telemetry;
 pub use transfer::{copy, export};
+pub use user::AccountError;

@@ -1,24 +1,27 @@
 //! Rebase: the layers of an image that exists, put on another base without a build.
 //!
-//! Only what graft made is ever moved: its layers are files that do not depend on what lies below.
+//! Only what graft made is ever moved: its layers are files that do not depend on what lies below,
+//! but for that of a named user, which is made anew of the new base.
 //! Steps of a Dockerfile ran on the base and may have read anything of it, so such an image is built
 //! again. That the image really is what graft makes of its old base, its layers and its settings is
 //! checked before anything is written, by making it once more: the digest has to be the same. What
 //! comes of the new base is then, bit for bit, what a build on it gives.
 
 use std::collections::BTreeMap;
+use std::path::PathBuf;
 
 use trilith_core::{
     ConfigRecipe, Digest, Input, InputList, InputsDocument, Level, Platform, Reference, Tag,
+    UserRecipe,
 };
 use trilith_oci::image::{Image, Index, Manifest};
-use trilith_oci::layer::Layer;
+use trilith_oci::layer::{Compression, Layer};
 use trilith_oci::place::Place;
 use trilith_oci::publish::{
     BlobOrigin, BlobOutcome, DEFAULT_CONCURRENCY, Publication, PublicationBlob, publish,
 };
 use trilith_oci::{
-    Descriptor, Graft, GraftLayer, ImageStore, Name, RawManifest, graft, media_type,
+    BlobSource, Descriptor, Graft, GraftLayer, ImageStore, Name, RawManifest, graft, media_type,
 };
 
 use crate::build::add_level;
@@ -29,9 +32,12 @@ use crate::error::Error;
 use crate::labels;
 use crate::load::{ResolvedImage, resolve};
 use crate::target::{Destination, Target};
+use crate::user;
 
 /// The input that is the digest of the base.
 const BASE: &str = "base";
+/// The input that is the user, whose layer is made for the base.
+const USER: &str = "user";
 /// What the history of a layer begins with that graft put on an image.
 const GRAFTED: &str = "trilith graft: ";
 
@@ -98,7 +104,8 @@ pub async fn rebase(context: &Context, options: &RebaseOptions) -> Result<Rebase
         })?;
     let old = old_base(&document).map_err(unsafe_because)?;
     let parts = parts(&*target.store, &top, &document).await?;
-    let parts = parts.map_err(unsafe_because)?;
+    let mut parts = parts.map_err(unsafe_because)?;
+    let user = named_user(&document, &parts).map_err(unsafe_because)?;
 
     let old_place = match &options.old_base {
         Some(reference) => reference.repository(),
@@ -124,10 +131,14 @@ pub async fn rebase(context: &Context, options: &RebaseOptions) -> Result<Rebase
 
     let new_image = base(context, &Place::Registry(options.new_base.clone())).await?;
     let inputs = on_base(document.inputs(), &new_image.digest)?;
+    let made = match &user {
+        Some(user) => make_users(context, user, &new_image, &mut parts).await?,
+        None => BTreeMap::new(),
+    };
     let built = grafted(&new_image, &parts, &document, &inputs).await?;
     let digest = built.top.descriptor.digest.clone();
     let mut publication = Publication {
-        blobs: blobs(&built, &parts, &new_image, &target),
+        blobs: blobs(&built, &parts, &made, &new_image, &target),
         tags: vec![(options.tag.clone(), digest.clone())],
         ..Publication::default()
     };
@@ -148,7 +159,7 @@ pub async fn rebase(context: &Context, options: &RebaseOptions) -> Result<Rebase
         digest,
         old_base: old,
         new_base: new_image.digest,
-        layers: parts.first().map_or(0, |parts| parts.own.len()),
+        layers: parts.first().map_or(0, |parts| parts.own.len()) - usize::from(user.is_some()),
         uploaded_bytes: published.uploaded_bytes(),
         uploaded_layer_bytes: sent.map(|blob| blob.size).sum(),
     })
@@ -200,7 +211,7 @@ async fn parts(
     };
     let inputs = document.inputs().as_slice().iter();
     let expected = inputs
-        .filter(|input| input.name.starts_with("layer/"))
+        .filter(|input| input.name == USER || input.name.starts_with("layer/"))
         .count();
     let mut parts = Vec::new();
     for manifest in manifests {
@@ -249,6 +260,45 @@ fn own_layers(image: &Image) -> Vec<GraftLayer> {
     }
     own.reverse();
     own
+}
+
+/// Returns the user whose layer is the lowest of `parts`. The list of inputs has its hash alone, the
+/// history of the image all of it.
+///
+/// # Errors
+/// Why the image cannot be rebased.
+fn named_user(document: &InputsDocument, parts: &[Parts]) -> Result<Option<UserRecipe>, String> {
+    let mut inputs = document.inputs().as_slice().iter();
+    let Some(input) = inputs.find(|input| input.name == USER) else {
+        return Ok(None);
+    };
+    let lowest = parts.first().and_then(|parts| parts.own.first());
+    let user = lowest.and_then(|layer| user::parse_created_by(&layer.created_by));
+    let user = user.filter(|user| Input::of_user(user) == *input);
+    user.map(Some)
+        .ok_or_else(|| "its history does not say which user it has".to_owned())
+}
+
+/// Replaces the layer of `user` in all of `parts` by that for `base`. Returns where each new one is.
+async fn make_users(
+    context: &Context,
+    user: &UserRecipe,
+    base: &ResolvedImage,
+    parts: &mut [Parts],
+) -> Result<BTreeMap<Digest, PathBuf>, Error> {
+    let mut made = BTreeMap::new();
+    for Parts { platform, own, .. } in parts {
+        let below = Image::load(&*base.store, &base.name(), platform).await?;
+        for layer in own.iter_mut().take(1) {
+            let media_type = &layer.layer.descriptor.media_type;
+            let compression = Compression::of_media_type(media_type).unwrap_or_default();
+            let new =
+                user::ensure_layer(context, user, Some(base), &below.image, compression).await?;
+            made.insert(new.layer.descriptor.digest.clone(), new.path);
+            layer.layer = new.layer;
+        }
+    }
+    Ok(made)
 }
 
 /// Returns the image of `parts` on `base`, with the keys of `inputs`.
@@ -336,10 +386,11 @@ fn on_base(inputs: &InputList, base: &Digest) -> Result<InputList, Error> {
     Ok(InputList::new(inputs.collect())?)
 }
 
-/// Returns every layer of the result, and where it may come from.
+/// Returns every layer of the result, and where it may come from; `made` are those in the store.
 fn blobs(
     built: &BuiltLevel,
     parts: &[Parts],
+    made: &BTreeMap<Digest, PathBuf>,
     base: &ResolvedImage,
     target: &Target,
 ) -> Vec<PublicationBlob> {
@@ -351,7 +402,9 @@ fn blobs(
         .flat_map(|(_, image)| image.manifest().layers());
     let blob = |layer: &Descriptor| PublicationBlob {
         descriptor: layer.clone(),
-        origins: if own.contains(&&layer.digest) {
+        origins: if let Some(path) = made.get(&layer.digest) {
+            vec![BlobOrigin::Upload(BlobSource::File(path.clone()))]
+        } else if own.contains(&&layer.digest) {
             vec![BlobOrigin::Present]
         } else {
             base.origins(target)

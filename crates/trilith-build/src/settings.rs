@@ -5,13 +5,13 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
-use trilith_core::{ConfigRecipe, LayerRecipe, Platform, Repository, Scheme, Tag};
+use trilith_core::{ConfigRecipe, LayerRecipe, Platform, Repository, Scheme, Tag, UserRecipe};
 use trilith_oci::place::Place;
 
-use crate::agent;
 use crate::build_context::ContextParts;
 use crate::error::Error;
 use crate::project::{DockerfileRecipe, DockerfileSource, Recipe, load_project, load_version};
+use crate::{agent, user};
 
 /// Everything that decides what is built, with all defaults filled in.
 #[derive(Clone, Debug)]
@@ -46,6 +46,8 @@ pub struct Settings {
     pub layers: Vec<LayerRecipe>,
     /// Whether the agent is put below them.
     pub agent: bool,
+    /// The user that is put below both.
+    pub user: Option<UserRecipe>,
     /// What the source image says on top of its base.
     pub config: ConfigRecipe,
     /// The recipe that an engine builds.
@@ -142,7 +144,7 @@ impl Settings {
     ///
     /// # Errors
     /// The file is invalid, a value is not one of its kind, there is no base image or version, or
-    /// the agent cannot be put into the image.
+    /// the agent or the user cannot be put into the image.
     pub fn load(project: &Path, overrides: Overrides) -> Result<Self, Error> {
         let file = load_project(project)?.unwrap_or_default();
         let project = std::path::absolute(project)
@@ -166,6 +168,11 @@ impl Settings {
         let own_dockerfile = overrides.dockerfile.source.is_some();
         let dockerfile = dockerfile.filter(|_| !own_layers);
         let dockerfile = overrides.dockerfile.apply(dockerfile)?;
+        let mut config = merge_config(file.config, overrides.config);
+        if let (None, Some(user)) = (&config.user, &file.user) {
+            // As numbers, which whoever runs the image can check without looking into it.
+            config.user = Some(user.owner.to_string());
+        }
         let settings = Self {
             repository: overrides.repository.or(file.image.repository),
             version,
@@ -197,12 +204,14 @@ impl Settings {
                 (false, false) => layers,
             },
             agent: overrides.agent.or(file.agent.inject).unwrap_or_default(),
-            config: merge_config(file.config, overrides.config),
+            user: file.user,
+            config,
             dockerfile,
             parts: None,
             project,
         };
         agent::check(&settings)?;
+        user::check(&settings)?;
         Ok(settings)
     }
 

@@ -215,13 +215,9 @@ async fn check(
 
 /// Returns what is to be remembered of `image`, whose topmost layers are those of the recipe.
 pub(crate) fn record(loaded: &Loaded, level: Level, image: &Image, keys: &Keys) -> ImageRecord {
-    let levels: Vec<Level> = loaded
-        .files
-        .layers
-        .iter()
-        .map(|l| l.recipe.level)
-        .filter(|&l| l <= level)
-        .collect();
+    let user = loaded.settings.user.iter().map(|_| Level::Versioned);
+    let recipe = loaded.files.layers.iter().map(|l| l.recipe.level);
+    let levels: Vec<Level> = user.chain(recipe).filter(|&l| l <= level).collect();
     let layers = image.manifest().layers();
     let own = &layers[layers.len().saturating_sub(levels.len())..];
     let layers = own.iter().zip(levels).map(|(layer, level)| LayerRecord {

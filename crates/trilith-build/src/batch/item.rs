@@ -14,7 +14,6 @@ use trilith_oci::Kind;
 use super::bases::BatchBase;
 use super::journal::{BatchError, PhaseSeconds};
 use super::matrix::Variant;
-use crate::agent;
 use crate::build::{BuildOptions, BuildReport, carry_out, plan_job, unless_interrupted};
 use crate::builder::{self, Job};
 use crate::context::{Context, Event};
@@ -24,12 +23,13 @@ use crate::known::KnownImages;
 use crate::load::{Loaded, ProjectFiles, ResolvedImages, assemble, load_knowing, resolve_images};
 use crate::settings::{Settings, base_in};
 use crate::target::Target;
+use crate::{agent, user};
 
 /// Returns the settings for one base and variant.
 ///
 /// # Errors
 /// The base is no place, the repository no repository, arguments are given and nothing takes
-/// them, or there is no agent for a platform.
+/// them, or the agent or the user cannot be put into the image.
 pub(super) fn settings_for(
     project: &Settings,
     base: &BatchBase,
@@ -79,6 +79,7 @@ pub(super) fn settings_for(
         None => {}
     }
     agent::check(&settings)?;
+    user::check(&settings)?;
     Ok(settings)
 }
 

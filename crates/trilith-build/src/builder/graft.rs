@@ -18,7 +18,7 @@ use crate::build::unless_interrupted;
 use crate::carried;
 use crate::error::Error;
 use crate::labels;
-use crate::layers::{ReadyLayer, ensure_layers};
+use crate::layers::{ReadyLayer, ensure_layers, ensure_user_layers};
 use crate::load::Loaded;
 use crate::target::{self, Target};
 use crate::transfer;
@@ -42,11 +42,18 @@ impl Builder for GraftBuilder {
             target,
             options,
         } = job;
+        let compression = options.compression;
         let ground = async {
             match from {
-                BuildFrom::Base => base_ground(loaded, target).await,
+                BuildFrom::Base => {
+                    let ground = base_ground(loaded, target).await?;
+                    let images = &ground.images;
+                    let user = ensure_user_layers(context, loaded, images, compression).await?;
+                    Ok((ground, user))
+                }
                 BuildFrom::Level(level, digest) => {
-                    level_ground(loaded, target, *level, digest).await
+                    let ground = level_ground(loaded, target, *level, digest).await?;
+                    Ok((ground, Vec::new()))
                 }
             }
         };
@@ -54,9 +61,10 @@ impl Builder for GraftBuilder {
             BuildFrom::Base => None,
             BuildFrom::Level(level, _) => Some(*level),
         };
-        let layers = ensure_layers(context, loaded, level, options.compression);
+        let layers = ensure_layers(context, loaded, level, compression);
         let work = Box::pin(async { tokio::try_join!(ground, layers) });
-        let (ground, layers) = unless_interrupted(options, work).await?;
+        let ((ground, mut layers), recipe) = unless_interrupted(options, work).await?;
+        layers.extend(recipe);
         let levels = graft_levels(loaded, &ground, &layers)?;
         let source = levels.last().map(|built| &built.images[0].1);
         let own = source

@@ -132,6 +132,7 @@ impl RuntimeBuildConfig {
             browser: !options.no_browser,
             layers: Vec::new(),
             agent: false,
+            user: None,
             config: options.config.clone(),
             dockerfile: Some(DockerfileRecipe {
                 source: DockerfileSource::Template(TEMPLATE.to_owned()),

@@ -230,6 +230,7 @@ impl AgentServerBuildConfig {
             browser: !options.no_browser,
             layers: Vec::new(),
             agent: false,
+            user: None,
             config: options.config.clone(),
             dockerfile: Some(DockerfileRecipe {
                 source: DockerfileSource::Path(self.layout.dockerfile()),

@@ -8,7 +8,7 @@ use std::fs;
 use std::path::Path;
 
 use toml::de::DeTable;
-use trilith_core::{ConfigRecipe, LayerRecipe, Level, Platform, Repository, Scheme};
+use trilith_core::{ConfigRecipe, LayerRecipe, Level, Platform, Repository, Scheme, UserRecipe};
 
 use super::error::{MAX_PROBLEMS, ProjectError};
 use super::manifest::{path_in, read_text};
@@ -32,6 +32,8 @@ pub struct ProjectFile {
     pub config: ConfigRecipe,
     /// `[agent]`.
     pub agent: AgentSection,
+    /// `[user]`.
+    pub user: Option<UserRecipe>,
 }
 
 /// `[image]`: how the image is called and what it starts from.
@@ -203,6 +205,13 @@ from = "ghcr.io/acme/builder:abc"
 copy = "/agent-server"
 to = "/agent-server"
 
+[user]
+name = "agent"
+uid = 10001
+gid = 10002
+home = "/data/agent/"
+shell = "/bin/bash"
+
 [config]
 entrypoint = ["/opt/app/run"]
 cmd = []
@@ -281,6 +290,15 @@ extra_deps = "apt-get install -y jq"
                 ),
             ])
         );
+        assert_eq!(
+            file.user,
+            Some(UserRecipe {
+                name: "agent".to_owned(),
+                owner: "10001:10002".parse().unwrap(),
+                home: "/data/agent".parse().unwrap(),
+                shell: "/bin/bash".parse().unwrap(),
+            })
+        );
         let pair = |name: &str, value: &str| [(name.to_owned(), value.to_owned())].into();
         assert_eq!(
             file.config,
@@ -315,6 +333,43 @@ extra_deps = "apt-get install -y jq"
             parse(DOCKERFILE).unwrap().recipe,
             Recipe::Dockerfile(expected)
         );
+    }
+
+    #[test]
+    fn a_user_needs_a_name_and_a_number() {
+        let user = parse("[user]\nname = 'agent'\nuid = 7").unwrap().user;
+        let user = user.unwrap();
+        assert_eq!(user.owner.to_string(), "7:7");
+        assert_eq!(user.home.as_str(), "/home/agent");
+        assert_eq!(user.shell.as_str(), "/bin/sh");
+        for (text, reason) in [
+            ("", "missing `user.name`"),
+            ("name = 'a'", "missing `user.uid`"),
+            ("name = 'a'\nuid = 0", "invalid `user.uid`"),
+            ("name = 'a'\nuid = 4294967295", "4294967295 is no number"),
+            ("name = 'a'\nuid = '1'", "must be an integer"),
+            ("name = 'a'\nuid = 1\ngid = -1", "invalid `user.gid`"),
+            ("name = 'a:b'\nuid = 1", "`a:b` is not a user's name"),
+            ("name = '-a'\nuid = 1", "`-a` is not a user's name"),
+            ("name = ''\nuid = 1", "`` is not a user's name"),
+            ("name = 'a'\nuid = 1\nhome = '/'", "invalid `user.home`"),
+            (
+                "name = 'a'\nuid = 1\nhome = 'a'",
+                "must be an absolute path",
+            ),
+            ("name = 'a'\nuid = 1\nhome = '/a:b'", "invalid `user.home`"),
+            (
+                "name = 'a'\nuid = 1\nshell = \"/a\\nb\"",
+                "`/a\\nb` cannot be",
+            ),
+            (
+                "name = 'a'\nuid = 1\nuser = 'b'",
+                "it belongs under `[config]`",
+            ),
+        ] {
+            let message = refused(&format!("[user]\n{text}"));
+            assert!(message.contains(reason), "{text}\n{message}");
+        }
     }
 
     #[test]

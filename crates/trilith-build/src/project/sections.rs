@@ -6,7 +6,9 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use toml::de::DeValue;
-use trilith_core::{ConfigRecipe, Destination, LayerRecipe, Level, Owner, Platform, Reference};
+use trilith_core::{
+    ConfigRecipe, Destination, LayerRecipe, Level, Owner, Platform, Reference, UserRecipe,
+};
 
 use super::file::{
     AgentSection, DockerfileRecipe, DockerfileSource, ImageSection, InputsSection, ProjectFile,
@@ -15,7 +17,15 @@ use super::file::{
 use super::reader::{Mistakes, Refusal, Table, parsed, text};
 use super::values;
 
-const SECTIONS: [&str; 6] = ["agent", "config", "dockerfile", "image", "inputs", "layer"];
+const SECTIONS: [&str; 7] = [
+    "agent",
+    "config",
+    "dockerfile",
+    "image",
+    "inputs",
+    "layer",
+    "user",
+];
 const AGENT: [&str; 1] = ["inject"];
 const IMAGE: [&str; 4] = ["base", "platforms", "repository", "version"];
 const INPUTS: [&str; 4] = ["ignore", "lock", "scheme", "source"];
@@ -31,15 +41,17 @@ const CONFIG: [&str; 8] = [
     "workdir",
 ];
 const DOCKERFILE: [&str; 6] = ["args", "extra_deps", "levels", "path", "target", "template"];
+const USER: [&str; 5] = ["gid", "home", "name", "shell", "uid"];
 
 /// Every table with its keys, to tell where a misplaced key belongs.
-const TABLES: [(&str, &[&str]); 6] = [
+const TABLES: [(&str, &[&str]); 7] = [
     ("[image]", &IMAGE),
     ("[inputs]", &INPUTS),
     ("[[layer]]", &LAYER),
     ("[config]", &CONFIG),
     ("[dockerfile]", &DOCKERFILE),
     ("[agent]", &AGENT),
+    ("[user]", &USER),
 ];
 
 /// How alike two keys must be, from 0 to 1, for one to be offered for the other.
@@ -52,6 +64,7 @@ pub(super) fn project(root: &Table<'_>, mistakes: &mut Mistakes) -> Option<Proje
     let inputs = root.table("inputs", "inputs", mistakes);
     let config = root.table("config", "config", mistakes);
     let agent = root.table("agent", "agent", mistakes);
+    let user = root.table("user", "user", mistakes);
     Some(ProjectFile {
         image: image
             .map(|t| image_section(&t, mistakes))
@@ -65,6 +78,7 @@ pub(super) fn project(root: &Table<'_>, mistakes: &mut Mistakes) -> Option<Proje
         agent: agent
             .map(|t| agent_section(&t, mistakes))
             .unwrap_or_default(),
+        user: user.and_then(|t| user_section(&t, mistakes)),
         recipe: recipe(root, mistakes)?,
     })
 }
@@ -183,6 +197,34 @@ fn agent_section(table: &Table<'_>, mistakes: &mut Mistakes) -> AgentSection {
             value.as_bool().ok_or(Refusal::Type("`true` or `false`"))
         }),
     }
+}
+
+/// Reads `[user]`. A group has the number of its user where the file names none.
+fn user_section(table: &Table<'_>, mistakes: &mut Mistakes) -> Option<UserRecipe> {
+    refuse_unknown(table, &USER, mistakes);
+    let path = |v| parsed(v, values::parse_user_path);
+    let name = table.require("name", mistakes, |v| parsed(v, values::parse_user_name));
+    let uid = table.require("uid", mistakes, |v| user_id(v, 1));
+    let gid = table.get("gid", mistakes, |v| user_id(v, 0));
+    let home = table.get("home", mistakes, path);
+    let shell = table.get("shell", mistakes, path);
+    let (name, uid) = (name?, uid?);
+    Some(UserRecipe {
+        owner: Owner {
+            uid,
+            gid: gid.unwrap_or(uid),
+        },
+        home: home.or_else(|| format!("/home/{name}").parse().ok())?,
+        shell: shell.or_else(|| "/bin/sh".parse().ok())?,
+        name,
+    })
+}
+
+fn user_id(value: &DeValue<'_>, least: u32) -> Result<u32, Refusal> {
+    let DeValue::Integer(integer) = value else {
+        return Err(Refusal::Type("an integer"));
+    };
+    values::parse_user_id(&integer.to_string(), least).map_err(|error| Refusal::value(&error))
 }
 
 fn dockerfile(table: &Table<'_>, mistakes: &mut Mistakes) -> Option<DockerfileRecipe> {

@@ -37,6 +37,17 @@ pub enum ValueError {
     /// The text is not a user.
     #[error("`{0}` is not a user; write `uid`, `uid:gid` or a name the base knows")]
     User(String),
+    /// The text is not the name of a user that can be made.
+    #[error(
+        "`{0}` is not a user's name: a letter or `_`, then letters, digits, `_`, `-` or `.`, 32 at most"
+    )]
+    UserName(String),
+    /// The number is none that a user or group can have.
+    #[error("{0} is no number of a user or group; they go to 4294967294, and `uid` begins with 1")]
+    UserId(String),
+    /// The path cannot stand in `/etc/passwd`.
+    #[error("`{}` cannot be in `/etc/passwd`; it is a path without `:` and control characters, and not `/`", .0.escape_default())]
+    UserPath(String),
     /// The text is not a signal.
     #[error("`{0}` is not a signal; write a name or number, as in `SIGTERM`")]
     Signal(String),
@@ -136,6 +147,34 @@ pub fn parse_user(text: &str) -> Result<String, ValueError> {
         return Err(ValueError::User(text.to_owned()));
     }
     Ok(text.to_owned())
+}
+
+/// Returns the name of a user to be made: as Debian's and Alpine's tools take it, upper case and
+/// dots too, which are in use.
+pub fn parse_user_name(text: &str) -> Result<String, ValueError> {
+    let rest = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'_' | b'-' | b'.');
+    let first = |c: char| c.is_ascii_alphabetic() || c == '_';
+    if !text.starts_with(first) || !text.bytes().all(rest) || text.len() > 32 {
+        return Err(ValueError::UserName(text.to_owned()));
+    }
+    Ok(text.to_owned())
+}
+
+/// Returns the number of a user or group, at least `least`. The highest means "none" to the kernel.
+pub fn parse_user_id(text: &str, least: u32) -> Result<u32, ValueError> {
+    let id = text.parse().ok();
+    id.filter(|id| (least..u32::MAX).contains(id))
+        .ok_or_else(|| ValueError::UserId(text.to_owned()))
+}
+
+/// Returns a path that can be a field of `/etc/passwd`: a home directory or a shell.
+pub fn parse_user_path(text: &str) -> Result<Destination, ValueError> {
+    let path: Destination = text.parse()?;
+    let bad = |c: char| c.is_control() || c == ':';
+    if path.as_str() == "/" || path.as_str().contains(bad) {
+        return Err(ValueError::UserPath(text.to_owned()));
+    }
+    Ok(path)
 }
 
 /// The names of Linux's signals, without the `SIG` before each.

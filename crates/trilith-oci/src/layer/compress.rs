@@ -10,6 +10,7 @@
 //! - zstd: a frame for each block. Every reader of zstd reads frames in a row; `zstd`'s own
 //!   threads would write other bytes for another number of them.
 
+use std::fmt;
 use std::io::{self, Write};
 use std::num::NonZeroUsize;
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
@@ -43,6 +44,16 @@ pub enum Compression {
     None,
 }
 
+impl fmt::Display for Compression {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Gzip(level) => write!(f, "gzip {level}"),
+            Self::Zstd(level) => write!(f, "zstd {level}"),
+            Self::None => f.write_str("none"),
+        }
+    }
+}
+
 impl Default for Compression {
     /// Packs as closely as zlib does at its level 6.
     fn default() -> Self {
@@ -51,6 +62,20 @@ impl Default for Compression {
 }
 
 impl Compression {
+    /// zstd where nobody asks for another level.
+    pub const DEFAULT_ZSTD: Self = Self::Zstd(3);
+
+    /// Returns what makes a layer of this type where nobody asks for another level.
+    #[must_use]
+    pub fn of_media_type(media_type: &str) -> Option<Self> {
+        match media_type {
+            media_type::OCI_LAYER_GZIP | media_type::DOCKER_LAYER_GZIP => Some(Self::default()),
+            media_type::OCI_LAYER_ZSTD => Some(Self::DEFAULT_ZSTD),
+            media_type::OCI_LAYER_TAR | media_type::DOCKER_LAYER_TAR => Some(Self::None),
+            _ => None,
+        }
+    }
+
     /// Returns the media type of a layer compressed so, as OCI names it.
     #[must_use]
     pub fn media_type(self) -> &'static str {

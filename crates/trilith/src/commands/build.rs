@@ -172,7 +172,7 @@ pub(super) fn options(
         },
         compression: match args.compression {
             Compress::Gzip => Compression::default(),
-            Compress::Zstd => Compression::Zstd(3),
+            Compress::Zstd => Compression::DEFAULT_ZSTD,
             Compress::None => Compression::None,
         },
         dry_run: false,
