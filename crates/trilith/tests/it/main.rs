@@ -22,4 +22,5 @@ mod readme;
 mod rebase;
 mod story;
 mod support;
+mod user;
 mod workspace;
