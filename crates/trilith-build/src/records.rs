@@ -1,5 +1,5 @@
 //! What this machine remembers of images: which keys a digest carries, which layer a
-//! payload became, and what a project was last built into.
+//! payload became, what a project was last built into, and which layers know no users.
 //!
 //! Records only ever save work. Each is one small JSON file, written beside its place and
 //! renamed into it; one that is missing, unreadable or does not parse is as good as none.
@@ -126,6 +126,17 @@ impl Records {
         );
     }
 
+    /// Returns whether the layer of a base is known to have nothing of users and groups.
+    #[must_use]
+    pub(crate) fn is_without_users(&self, layer: &Digest) -> bool {
+        self.read("without-users", layer.hex()) == Some(true)
+    }
+
+    /// Remembers that a layer has nothing of users and groups.
+    pub(crate) fn remember_without_users(&self, layer: &Digest) {
+        self.write("without-users", layer.hex(), &true);
+    }
+
     /// Returns the layers of all payloads, each with the path of its record.
     pub(crate) fn payloads(&self) -> Vec<(PathBuf, PayloadRecord)> {
         let files = self.files("payloads").into_iter();
@@ -139,7 +150,7 @@ impl Records {
 
     /// Returns the files of every kind of record.
     pub(crate) fn all_files(&self) -> Vec<PathBuf> {
-        let kinds = ["images", "payloads", "projects"].into_iter();
+        let kinds = ["images", "payloads", "projects", "without-users"].into_iter();
         kinds.flat_map(|kind| self.files(kind)).collect()
     }
 

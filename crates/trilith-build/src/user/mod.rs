@@ -14,7 +14,7 @@ use trilith_oci::ImageStore;
 use trilith_oci::image::Image;
 use trilith_oci::layer::{Compression, EntryKind, FORMAT_VERSION, Layer, LayerContent, LayerEntry};
 use trilith_oci::layout::Naming;
-use trilith_oci::rootfs::{ImageFile, find_files};
+use trilith_oci::rootfs::{FindOptions, ImageFile, find_files};
 
 pub use accounts::AccountError;
 
@@ -88,10 +88,7 @@ pub(crate) async fn ensure_layer(
         });
     }
     let [passwd, group] = match base {
-        Some(base) => {
-            let nearby: Arc<dyn ImageStore> = Arc::new(layout.repository(Naming::Tags));
-            find_files(&base.store, &nearby, image, [PASSWD, GROUP], MAX_FILE).await?
-        }
+        Some(base) => find(context, base, image).await?,
         None => [None, None],
     };
     let entries = entries(user, passwd.as_ref(), group.as_ref()).map_err(|source| Error::User {
@@ -119,6 +116,27 @@ pub(crate) async fn ensure_layer(
         layer,
         reused: false,
     })
+}
+
+/// Returns what `image` has of users and groups. Layers that have nothing of them are remembered,
+/// as bases have many in common.
+async fn find(
+    context: &Context,
+    base: &ResolvedImage,
+    image: &Image,
+) -> Result<[Option<ImageFile>; 2], Error> {
+    let nearby: Arc<dyn ImageStore> = Arc::new(context.layout()?.repository(Naming::Tags));
+    let records = context.records();
+    let options = FindOptions {
+        nearby: &nearby,
+        limit: MAX_FILE,
+        is_without: &|layer| records.is_without_users(layer),
+    };
+    let found = find_files(&base.store, image, [PASSWD, GROUP], options).await?;
+    for layer in &found.without {
+        records.remember_without_users(layer);
+    }
+    Ok(found.files)
 }
 
 /// Returns what the layer depends on.

@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use tokio::runtime::Handle;
-use trilith_core::Owner;
+use trilith_core::{Digest, Owner};
 
 use super::apply::{OPAQUE, refused, safe_path};
 use super::pack::WHITEOUT;
@@ -32,9 +32,29 @@ pub struct ImageFile {
     pub owner: Owner,
 }
 
-/// Returns the files at `paths` in `image`, `None` for those that it does not have. Paths have no
-/// slash in front; each file may have `limit` bytes. A layer is read from `nearby` if it is there,
-/// else from `source`.
+/// How files are looked for.
+#[derive(Clone, Copy)]
+pub struct FindOptions<'a> {
+    /// Where a layer is read from if it is there.
+    pub nearby: &'a Arc<dyn ImageStore>,
+    /// The most bytes that a file may have.
+    pub limit: u64,
+    /// Whether a layer is known to be one of [`FoundFiles::without`] for these paths; it is not
+    /// read then.
+    pub is_without: &'a (dyn Fn(&Digest) -> bool + Send + Sync),
+}
+
+/// What was found of an image.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct FoundFiles<const N: usize> {
+    /// The files, `None` for those that the image does not have.
+    pub files: [Option<ImageFile>; N],
+    /// Layers that neither hold nor hide any of the files, read to their ends and checked.
+    pub without: Vec<Digest>,
+}
+
+/// Looks for the files at `paths` in `image`, whose layers are in `source`. Paths have no slash in
+/// front.
 ///
 /// # Errors
 /// [`Error::Unsupported`] where something at a path, or above it, is neither what it has to be nor
@@ -42,20 +62,24 @@ pub struct ImageFile {
 /// tar, and whatever reading it comes to.
 pub async fn find_files<const N: usize>(
     source: &Arc<dyn ImageStore>,
-    nearby: &Arc<dyn ImageStore>,
     image: &Image,
     paths: [&str; N],
-    limit: u64,
-) -> Result<[Option<ImageFile>; N], Error> {
+    options: FindOptions<'_>,
+) -> Result<FoundFiles<N>, Error> {
     let mut search = Search {
         wanted: paths.map(Wanted::new),
-        limit,
+        limit: options.limit,
+        touched: false,
     };
+    let mut without = Vec::new();
     for layer in image.manifest().layers().iter().rev() {
         if search.is_over() {
             break;
         }
-        let store = holder(source, nearby, layer).await?;
+        if (options.is_without)(&layer.digest) {
+            continue;
+        }
+        let store = holder(source, options.nearby, layer).await?;
         let stream = store.fetch_blob(layer).await?;
         let reader = BlockingReader::new(stream, Handle::current());
         let object = format!("layer `{}` of `{}`", layer.digest, store.describe());
@@ -64,8 +88,14 @@ pub async fn find_files<const N: usize>(
             Ok(search)
         })
         .await?;
+        if !search.touched {
+            without.push(layer.digest.clone());
+        }
     }
-    Ok(search.wanted.map(|wanted| wanted.found))
+    Ok(FoundFiles {
+        files: search.wanted.map(|wanted| wanted.found),
+        without,
+    })
 }
 
 /// Returns where `layer` is read from.
@@ -81,6 +111,8 @@ async fn holder<'s>(
 struct Search<const N: usize> {
     wanted: [Wanted; N],
     limit: u64,
+    /// Whether the present layer has to do with any of the files, found before or not.
+    touched: bool,
 }
 
 /// A file that is looked for.
@@ -131,6 +163,7 @@ impl<const N: usize> Search<N> {
     /// specification 1.1, `layer.md`: no duplicate entries), so a file that was found is not looked
     /// for again; a whiteout hides nothing of its own layer, wherever it stands.
     fn read(&mut self, content: impl Read + Send, object: &str) -> Result<(), Error> {
+        self.touched = false;
         let (plain, _) = unpacked(content).map_err(|error| read_failure(object, error))?;
         let mut tar = TarReader::new(plain, object.to_owned());
         while let Some(member) = tar.next_member()? {
@@ -152,18 +185,26 @@ impl<const N: usize> Search<N> {
         let Some((name, parent)) = path.split_last() else {
             return Ok(());
         };
-        let limit = self.limit;
-        for wanted in self.wanted.iter_mut().filter(|w| !w.is_settled()) {
+        for wanted in &mut self.wanted {
             if let Some(hidden) = name.strip_prefix(WHITEOUT) {
-                wanted.hidden |= wanted.is_hidden_by(parent, hidden);
+                let hides = wanted.is_hidden_by(parent, hidden);
+                self.touched |= hides;
+                wanted.hidden |= hides;
                 continue;
             }
-            let is_on_the_way = wanted.is_below(&path);
-            if is_on_the_way && path.len() == wanted.path.len() {
-                wanted.found = Some(read_file(member, data, object, limit)?);
-            } else if is_on_the_way && member.kind != MemberKind::Directory {
+            let is_file = wanted.path == path;
+            let is_in_the_way = wanted.is_below(&path) && member.kind != MemberKind::Directory;
+            if !is_file && !is_in_the_way {
+                continue;
+            }
+            self.touched = true;
+            if wanted.is_settled() {
+                continue;
+            }
+            if !is_file {
                 return Err(unusable(member, object, kind_in_words(member)));
             }
+            wanted.found = Some(read_file(member, data, object, self.limit)?);
         }
         Ok(())
     }
@@ -229,12 +270,17 @@ mod tests {
         let (store, image) = store_of(layers);
         let source: Arc<dyn ImageStore> = store.clone();
         let nearby: Arc<dyn ImageStore> = Arc::new(crate::testing::MemoryStore::default());
-        let found = find_files(&source, &nearby, &image, [PASSWD, GROUP], 100).await;
+        let options = FindOptions {
+            nearby: &nearby,
+            limit: 100,
+            is_without: &|_| false,
+        };
+        let found = find_files(&source, &image, [PASSWD, GROUP], options).await;
         let text = |file: ImageFile| {
             assert_eq!((file.mode, file.owner), (0o644, Owner::default()));
             String::from_utf8(file.content.to_vec()).unwrap()
         };
-        let found = found.map(|files| files.map(|file| file.map(text)));
+        let found = found.map(|found| found.files.map(|file| file.map(text)));
         (
             found.map_err(|error| error.to_string()),
             store.count(Call::FetchBlob),
@@ -325,8 +371,48 @@ mod tests {
         near.insert(&tar);
         let (source, nearby): (Arc<dyn ImageStore>, Arc<dyn ImageStore>) =
             (far.clone(), near.clone());
-        let found = find_files(&source, &nearby, &image, [PASSWD], 100).await;
-        assert_eq!(found.unwrap()[0].as_ref().unwrap().content, "p");
+        let options = FindOptions {
+            nearby: &nearby,
+            limit: 100,
+            is_without: &|_| false,
+        };
+        let found = find_files(&source, &image, [PASSWD], options).await;
+        let [found] = found.unwrap().files;
+        assert_eq!(found.unwrap().content, "p");
         assert!(far.calls().is_empty());
+    }
+
+    #[tokio::test]
+    async fn layers_without_any_are_told_and_passed_over() {
+        let layers = [
+            layer(&[('f', PASSWD, "p"), ('f', GROUP, "g")]),
+            layer(&[('d', "etc", ""), ('f', "etc/motd", "m")]),
+            layer(&[('f', "etc/passwd", "newer")]),
+            // Of what was found above, and of what it hides.
+            layer(&[('f', "etc/.wh.passwd", "")]),
+            layer(&[]),
+            layer(&[('f', PASSWD, "newest")]),
+            layer(&[('f', "usr/.wh.etc", "")]),
+        ];
+        let (store, image) = store_of(&layers);
+        let source: Arc<dyn ImageStore> = store.clone();
+        let without = [6, 4, 1].map(|at| Digest::of(&layers[at]));
+        let options = FindOptions {
+            nearby: &source,
+            limit: 100,
+            is_without: &|_| false,
+        };
+        let paths = [PASSWD, GROUP];
+        let found = find_files(&source, &image, paths, options).await.unwrap();
+        assert_eq!(found.without, without);
+        assert_eq!(store.count(Call::FetchBlob), 7);
+        store.forget_calls();
+        let options = FindOptions {
+            is_without: &|digest| without.contains(digest),
+            ..options
+        };
+        let again = find_files(&source, &image, paths, options).await.unwrap();
+        assert_eq!((again.files, again.without.len()), (found.files, 0));
+        assert_eq!(store.count(Call::FetchBlob), 4);
     }
 }

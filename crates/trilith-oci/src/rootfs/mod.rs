@@ -16,7 +16,7 @@ mod tests;
 mod unpack;
 mod watch;
 
-pub use find::{ImageFile, find_files};
+pub use find::{FindOptions, FoundFiles, ImageFile, find_files};
 pub use pack::{RootFsSource, open_rootfs, open_scratch};
 pub use unpack::{Ownership, UnpackOptions, UnpackReport, unpack_image};
 pub use watch::Subtree;
