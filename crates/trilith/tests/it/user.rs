@@ -243,7 +243,7 @@ fn no_more_of_a_base_is_read_than_is_needed() {
     push_image(&registry, "base:2", &more, &options);
     proxy.forget_requests();
     let base = proxy.reference("base:2");
-    let build = [
+    let flags = [
         "build",
         "--push",
         "--project",
@@ -251,7 +251,7 @@ fn no_more_of_a_base_is_read_than_is_needed() {
         "--base-image",
         &base,
     ];
-    trilith.json(&build);
+    trilith.json(&flags);
     let times = digests.each_ref().map(|digest| read(digest).len());
     assert_eq!(times, [0, 1, 0]);
 
