@@ -3,8 +3,8 @@
 //!
 //! It shares nothing with a daemon of the machine: directories, socket and client configuration are its own,
 //! it touches no firewall rule and makes no bridge, so containers have no network of their own
-//! (`--network none` or `host`). Registries on loopback are spoken to over plain HTTP.
-//! It needs root.
+//! (`--network none` or `host`), unless the daemon has one: a network namespace, with a bridge in it.
+//! Registries on loopback are spoken to over plain HTTP. It needs root.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -33,6 +33,9 @@ pub struct DockerdOptions {
     pub containerd_store: bool,
     /// The size of the disk that it keeps everything on, as in `64m`; this machine's without one.
     pub disk: Option<&'static str>,
+    /// Whether it is in a network namespace of its own, with a bridge for its containers. Nothing else
+    /// is there but what [`Dockerd::inside_network`] puts there, so no registry of this machine.
+    pub bridge: bool,
 }
 
 /// A release of Debian.
@@ -90,9 +93,14 @@ impl Dockerd {
         service
             .arg("--host")
             .arg(host(&dir))
-            .args(["--iptables=false", "--ip6tables=false", "--bridge=none"])
+            .args(["--iptables=false", "--ip6tables=false"])
             .arg(format!("--host-gateway-ip={HOST_GATEWAY}"))
             .args(["--log-level", "warn", "--shutdown-timeout", "5"]);
+        if options.bridge {
+            service = in_new_network(&service);
+        } else {
+            service.arg("--bridge=none");
+        }
         let guard = Guard::start(dir, &service);
         let dockerd = Self { guard };
         dockerd.wait();
@@ -149,6 +157,25 @@ impl Dockerd {
         command
     }
 
+    /// Returns `command` as it is run in the daemon's network namespace, where published ports are.
+    /// Its environment is what `command` sets, and nothing else.
+    ///
+    /// # Panics
+    /// When the daemon has ended.
+    #[must_use]
+    pub fn inside_network(&self, command: &Command) -> Command {
+        let mut inside = Command::new("nsenter");
+        inside.arg(format!("--net=/proc/{}/ns/net", self.guard.pid()));
+        add(&mut inside, command);
+        inside.env_clear();
+        let set = command.get_envs();
+        inside.envs(set.filter_map(|(name, value)| Some((name, value?))));
+        if let Some(directory) = command.get_current_dir() {
+            inside.current_dir(directory);
+        }
+        inside
+    }
+
     /// Returns the daemon's address, as in `unix:///tmp/trilith-docker-x/docker.sock`.
     #[must_use]
     pub fn host(&self) -> String {
@@ -191,6 +218,20 @@ fn in_trixie(dir: &Path, program: &str) -> Command {
     command.args(["--mount", "--propagation", "private", "sh", "-c", SCRIPT]);
     command.arg(trixie_engines()).arg(dir).arg(program);
     command
+}
+
+/// Returns `service` with a network namespace of its own, which has nothing but loopback.
+fn in_new_network(service: &Command) -> Command {
+    let mut command = Command::new("unshare");
+    let script = "busybox ip link set lo up && exec \"$0\" \"$@\"";
+    command.args(["--net", "sh", "-c", script]);
+    add(&mut command, service);
+    command
+}
+
+/// Adds a program and its arguments to a command that runs another.
+fn add(command: &mut Command, other: &Command) {
+    command.arg(other.get_program()).args(other.get_args());
 }
 
 /// Returns the address of the socket in `dir`.

@@ -102,7 +102,7 @@ impl Guard {
     /// # Panics
     /// When there is no service, or it is still there after a minute.
     pub(crate) fn stop(&self, signal: &str) {
-        let pid = self.pid.expect("a service");
+        let pid = self.pid();
         // The shell's own `kill`: the program of that name is not on every system.
         let script = "kill -s \"$0\" \"$1\"";
         assert_success(Command::new("sh").args(["-c", script, signal, &pid.to_string()]));
@@ -131,6 +131,14 @@ impl Guard {
         let input = self.shell.stdin.as_mut().expect("stdin is piped");
         input.write_all(b"again\n").expect("the guard is gone");
         self.read_pid();
+    }
+
+    /// Returns the process id of the service.
+    ///
+    /// # Panics
+    /// When there is none.
+    pub(crate) fn pid(&self) -> u32 {
+        self.pid.expect("a service")
     }
 
     /// Returns the directory.

@@ -1,10 +1,12 @@
 //! Both engines run containers from the images made here, and leave nothing behind.
 
 use std::fs;
+use std::process::Command;
 
 use trilith_testkit::{
-    Compression, Dockerd, Format, ImageOptions, Podman, Registry, RegistryOptions, Rootless,
-    assert_success, busybox_image, debian_image, skopeo, stdout_of,
+    Compression, Dockerd, DockerdOptions, Format, ImageOptions, Podman, Registry, RegistryOptions,
+    Release, Rootless, assert_failure, assert_success, busybox_image, debian_image, skopeo,
+    stdout_of,
 };
 
 /// Returns the mounts whose place or source names `text`.
@@ -56,6 +58,69 @@ fn docker_runs_what_is_made_here() {
     drop(dockerd);
     assert_eq!(mounts(&dir), Vec::<String>::new());
     assert!(!fs::exists(&dir).unwrap());
+}
+
+#[test]
+fn docker_in_a_network_of_its_own_publishes_ports_there_alone() {
+    let registry = Registry::start(RegistryOptions::default());
+    let image = busybox_image(&registry, "base:1", &ImageOptions::default());
+    let temporary = tempfile::tempdir().unwrap();
+    let archive = temporary.path().join("image.tar");
+    let (from, to) = (
+        format!("docker://{}", image.reference),
+        format!("docker-archive:{}:base:1", archive.display()),
+    );
+    assert_success(skopeo("copy").args([from, to]));
+    for release in [Release::Bookworm, Release::Trixie] {
+        let dockerd = Dockerd::start_with(DockerdOptions {
+            release,
+            bridge: true,
+            ..DockerdOptions::default()
+        });
+        assert_success(dockerd.docker().args(["load", "--input"]).arg(&archive));
+        assert_success(
+            dockerd
+                .docker()
+                .args(["run", "--detach", "--name=web", "--publish=127.0.0.1::80"])
+                .arg("--stop-signal=KILL")
+                .args(["base:1", "sleep", "1000"]),
+        );
+        // It listens before it goes into the background.
+        assert_success(
+            dockerd
+                .docker()
+                .args(["exec", "web", "httpd", "-h", "/etc"]),
+        );
+        let address = stdout_of(dockerd.docker().args(["port", "web", "80"]));
+        let mut wget = Command::new("busybox");
+        wget.args(["wget", "-q", "-O-", &format!("http://{address}/motd")]);
+        let said = stdout_of(&mut dockerd.inside_network(&wget));
+        assert_eq!(said, "welcome back", "{release:?}");
+        assert_failure(&mut wget);
+
+        let mut network = Command::new("readlink");
+        network.arg("/proc/self/ns/net");
+        let network = stdout_of(&mut dockerd.inside_network(&network));
+        assert_ne!(processes_in(&network), 0);
+        let dir = dockerd.host().replace("unix://", "");
+        let dir = dir.trim_end_matches("/docker.sock").to_owned();
+        drop(dockerd);
+        assert_eq!(processes_in(&network), 0);
+        assert_eq!(mounts(&dir), Vec::<String>::new());
+        assert!(!fs::exists(&dir).unwrap());
+    }
+}
+
+/// Returns how many processes are in a network namespace, as in `net:[4026531840]`.
+fn processes_in(network: &str) -> usize {
+    let processes = fs::read_dir("/proc").into_iter().flatten();
+    let network_of = |entry: std::io::Result<fs::DirEntry>| {
+        fs::read_link(entry.ok()?.path().join("ns/net")).ok()
+    };
+    let networks = processes.filter_map(network_of);
+    networks
+        .filter(|found| found.as_os_str() == network)
+        .count()
 }
 
 #[test]

@@ -32,6 +32,7 @@ pub(super) const TRIXIE: DockerdOptions = DockerdOptions {
     release: Release::Trixie,
     containerd_store: false,
     disk: None,
+    bridge: false,
 };
 
 /// With images in containerd, its BuildKit has all exporters.
