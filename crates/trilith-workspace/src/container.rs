@@ -95,6 +95,10 @@ pub(crate) async fn start(
         let reason = "without a network the agent cannot be reached; use an internal one";
         return Err(Error::Usage(reason.to_owned()));
     }
+    if options.network.as_deref() == Some(HOST_NETWORK) && !options.ports.is_empty() {
+        let reason = "in the host's network every port is one of this machine; publish none";
+        return Err(Error::Usage(reason.to_owned()));
+    }
     let mut interrupted = pin!(interrupted);
     let mut image = tokio::select! {
         image = supply(context, engine, options) => image?,
@@ -245,14 +249,13 @@ fn request(options: &StartOptions, image: &Supplied) -> Result<ContainerRequest,
         KEY_FILE,
     ];
     let mut ports = options.ports.clone();
-    if is_on_host {
-        ports.clear();
-    } else {
-        ports.push(PublishedPort {
-            host: [127, 0, 0, 1].into(),
-            host_port: None,
-            container_port: PORT,
-        });
+    let agents = PublishedPort {
+        host: [127, 0, 0, 1].into(),
+        host_port: None,
+        container_port: PORT,
+    };
+    if !is_on_host && !ports.contains(&agents) {
+        ports.push(agents);
     }
     let mut labels = BTreeMap::from([(LABEL.to_owned(), env!("CARGO_PKG_VERSION").to_owned())]);
     if let Some(reference) = &image.brought {
@@ -446,8 +449,14 @@ async fn answer(
 
 /// Returns where the agent of a container listens, as far as it is known.
 async fn url(engine: &dyn Containers, container: &Container) -> Result<Option<String>, Error> {
-    if let Some(address) = container.ports.get(&PORT) {
+    let published = container.ports.get(&PORT);
+    if let Some(address) = published.and_then(|addresses| addresses.first()) {
         return Ok(Some(format!("http://{address}")));
+    }
+    // Where nothing is published, as in an internal network of Docker, this machine is in the
+    // network too.
+    if let Some(address) = container.addresses.first() {
+        return Ok(Some(format!("http://{address}:{PORT}")));
     }
     let log = lines(engine, &container.id, LogOptions::default()).await?;
     let mut said = log.iter().filter_map(|line| line.strip_prefix(LISTENING));

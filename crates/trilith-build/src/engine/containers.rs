@@ -6,7 +6,7 @@
 
 use std::collections::BTreeMap;
 use std::io;
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::pin::Pin;
 use std::process::Command;
 use std::time::Duration;
@@ -93,7 +93,9 @@ pub struct Container {
     /// Its labels.
     pub labels: BTreeMap<String, String>,
     /// Where its ports are reached, by port of the container.
-    pub ports: BTreeMap<u16, SocketAddr>,
+    pub ports: BTreeMap<u16, Vec<SocketAddr>>,
+    /// Its own addresses in the engine's networks.
+    pub addresses: Vec<Ipv4Addr>,
     /// Who its first process runs as, in the image's words.
     pub user: String,
 }

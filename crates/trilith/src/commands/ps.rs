@@ -1,6 +1,8 @@
 //! `trilith ps`: the workspaces of all engines.
 
+use std::collections::BTreeMap;
 use std::fmt::Write as _;
+use std::net::SocketAddr;
 
 use serde::Serialize;
 use trilith_build::Context;
@@ -21,6 +23,8 @@ struct Workspace {
     created: String,
     /// `null` where this machine does not know how to reach it.
     url: Option<String>,
+    /// Where ports are reached, by port of the workspace.
+    ports: BTreeMap<u16, Vec<SocketAddr>>,
 }
 
 pub(crate) async fn run(
@@ -68,5 +72,6 @@ fn workspace(found: Container, engine: &str, records: &Records) -> Workspace {
         engine: engine.to_owned(),
         state: found.state.as_str(),
         created: found.created,
+        ports: found.ports,
     }
 }

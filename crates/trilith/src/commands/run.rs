@@ -1,5 +1,9 @@
 //! `trilith run`: a workspace of an image.
 
+use std::collections::BTreeMap;
+use std::fmt::Write as _;
+use std::net::SocketAddr;
+
 use serde::Serialize;
 use trilith_build::Context;
 use trilith_build::engine::{Gpus, PublishedPort};
@@ -19,6 +23,8 @@ struct Document<'a> {
     url: &'a str,
     image: &'a str,
     engine: &'a str,
+    /// Where ports are reached, by port of the workspace.
+    ports: &'a BTreeMap<u16, Vec<SocketAddr>>,
 }
 
 pub(crate) async fn run(
@@ -44,12 +50,22 @@ pub(crate) async fn run(
         url: &record.url,
         image: &container.image,
         engine: &record.engine,
+        ports: &container.ports,
     };
     output.result(&document, || {
-        format!(
+        let mut text = format!(
             "started {}\n  id {}\n  url {}\n",
             record.name, record.id, record.url
-        )
+        );
+        for (port, addresses) in &container.ports {
+            let mut wanted = options.ports.iter().map(|wanted| wanted.container_port);
+            if wanted.any(|wanted| wanted == *port) {
+                for address in addresses {
+                    let _infallible = writeln!(text, "  port {port} at {address}");
+                }
+            }
+        }
+        text
     })
 }
 

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::io;
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -67,6 +67,14 @@ struct Config {
 #[serde(rename_all = "PascalCase", default)]
 pub(in crate::engine) struct NetworkSettings {
     ports: Option<BTreeMap<String, Option<Vec<Binding>>>>,
+    networks: Option<BTreeMap<String, Network>>,
+}
+
+#[derive(Deserialize)]
+struct Network {
+    /// Empty where there is none, as in the host's network.
+    #[serde(rename = "IPAddress", default)]
+    address: String,
 }
 
 #[derive(Deserialize)]
@@ -78,18 +86,28 @@ struct Binding {
 
 impl NetworkSettings {
     /// Returns where the TCP ports are reached.
-    pub(in crate::engine) fn addresses(&self) -> BTreeMap<u16, SocketAddr> {
+    pub(in crate::engine) fn ports(&self) -> BTreeMap<u16, Vec<SocketAddr>> {
         let ports = self.ports.iter().flatten();
-        let address = |bindings: &Vec<Binding>| {
-            let binding = bindings.first()?;
+        let address = |binding: &Binding| {
             let host = binding.host_ip.parse().unwrap_or(IpAddr::from([0; 4]));
             Some(SocketAddr::new(host, binding.host_port.parse().ok()?))
         };
         ports
             .filter_map(|(port, bindings)| {
                 let port = port.strip_suffix("/tcp")?.parse().ok()?;
-                Some((port, address(bindings.as_ref()?)?))
+                Some((
+                    port,
+                    bindings.as_ref()?.iter().filter_map(address).collect(),
+                ))
             })
+            .collect()
+    }
+
+    /// Returns the container's own addresses.
+    pub(in crate::engine) fn addresses(&self) -> Vec<Ipv4Addr> {
+        let networks = self.networks.iter().flatten();
+        networks
+            .filter_map(|(_, network)| network.address.parse().ok())
             .collect()
     }
 }
@@ -104,7 +122,8 @@ impl From<Inspected> for Container {
             created: found.created,
             state: ContainerState::new(&state.status, state.exit_code, state.out_of_memory),
             labels: found.config.labels.unwrap_or_default(),
-            ports: found.network_settings.addresses(),
+            ports: found.network_settings.ports(),
+            addresses: found.network_settings.addresses(),
             user: found.config.user,
         }
     }
@@ -114,18 +133,15 @@ impl From<Inspected> for Container {
 fn document(request: &ContainerRequest) -> Value {
     let variables = request.environment.iter();
     let variables: Vec<String> = variables.map(|(n, v)| format!("{n}={v}")).collect();
-    let ports = |value: &dyn Fn(Option<u16>, IpAddr) -> Value| -> Value {
-        let ports = request.ports.iter();
-        let named = ports.map(|port| {
-            let name = format!("{}/tcp", port.container_port);
-            (name, value(port.host_port, port.host))
-        });
-        named.collect::<serde_json::Map<_, _>>().into()
-    };
-    let binding = |port: Option<u16>, host: IpAddr| {
-        let port = port.map(|port| port.to_string()).unwrap_or_default();
-        json!([{ "HostIp": host, "HostPort": port }])
-    };
+    let mut exposed = BTreeMap::new();
+    let mut bindings: BTreeMap<String, Vec<Value>> = BTreeMap::new();
+    for port in &request.ports {
+        let name = format!("{}/tcp", port.container_port);
+        exposed.insert(name.clone(), json!({}));
+        let host_port = port.host_port.map(|port| port.to_string());
+        let binding = json!({ "HostIp": port.host, "HostPort": host_port.unwrap_or_default() });
+        bindings.entry(name).or_default().push(binding);
+    }
     let gpus = request.gpus.map(|gpus| {
         let count = match gpus {
             Gpus::All => -1,
@@ -143,13 +159,13 @@ fn document(request: &ContainerRequest) -> Value {
         "Cmd": request.argv.iter().skip(1).collect::<Vec<_>>(),
         "Env": variables,
         "Labels": request.labels,
-        "ExposedPorts": ports(&|_, _| json!({})),
+        "ExposedPorts": exposed,
         "Volumes": private,
         // They are those of the program that was replaced.
         "Healthcheck": { "Test": ["NONE"] },
         "StopSignal": "SIGTERM",
         "HostConfig": {
-            "PortBindings": ports(&binding),
+            "PortBindings": bindings,
             "Binds": request.volumes,
             "NetworkMode": request.network.as_deref().unwrap_or("default"),
             "DeviceRequests": gpus,
@@ -442,6 +458,11 @@ mod tests {
                     host_port: Some(81),
                     container_port: 80,
                 },
+                PublishedPort {
+                    host: IpAddr::from([127, 0, 0, 1]),
+                    host_port: Some(82),
+                    container_port: 80,
+                },
             ],
             gpus: Some(Gpus::Count(2)),
             read_only: true,
@@ -457,7 +478,10 @@ mod tests {
             host["PortBindings"],
             json!({
                 "8000/tcp": [{ "HostIp": "127.0.0.1", "HostPort": "" }],
-                "80/tcp": [{ "HostIp": "127.0.0.1", "HostPort": "81" }],
+                "80/tcp": [
+                    { "HostIp": "127.0.0.1", "HostPort": "81" },
+                    { "HostIp": "127.0.0.1", "HostPort": "82" },
+                ],
             })
         );
         assert_eq!(host["CapDrop"], json!(["ALL"]));
@@ -471,19 +495,24 @@ mod tests {
     }
 
     #[test]
-    fn ports_are_read() {
-        let settings = r#"{"Ports": {
-            "8000/tcp": [{"HostIp": "127.0.0.1", "HostPort": "49153"}],
-            "53/udp": [{"HostIp": "", "HostPort": "53"}],
-            "80/tcp": null,
-            "81/tcp": [{"HostIp": "", "HostPort": "82"}]
-        }}"#;
+    fn ports_and_addresses_are_read() {
+        let settings = r#"{
+            "Ports": {
+                "8000/tcp": [{"HostIp": "127.0.0.1", "HostPort": "49153"}],
+                "53/udp": [{"HostIp": "", "HostPort": "53"}],
+                "80/tcp": null,
+                "81/tcp": [{"HostIp": "", "HostPort": "82"}, {"HostIp": "::1", "HostPort": "83"}]
+            },
+            "Networks": {"bridge": {"IPAddress": "172.17.0.2"}, "host": {"IPAddress": ""}}
+        }"#;
         let settings: NetworkSettings = serde_json::from_str(settings).unwrap();
-        let addresses = settings.addresses();
-        let addresses: Vec<String> = addresses
+        let ports = settings.ports();
+        let ports: Vec<String> = ports
             .iter()
-            .map(|(port, address)| format!("{port} {address}"))
+            .map(|(port, addresses)| format!("{port} {addresses:?}"))
             .collect();
-        assert_eq!(addresses, ["81 0.0.0.0:82", "8000 127.0.0.1:49153"]);
+        let expected = ["81 [0.0.0.0:82, [::1]:83]", "8000 [127.0.0.1:49153]"];
+        assert_eq!(ports, expected);
+        assert_eq!(settings.addresses(), [Ipv4Addr::new(172, 17, 0, 2)]);
     }
 }

@@ -70,7 +70,8 @@ impl From<Inspected> for Container {
             created: found.created,
             state: ContainerState::new(&state.status, state.exit_code, state.out_of_memory),
             labels: found.config.labels.unwrap_or_default(),
-            ports: found.network_settings.addresses(),
+            ports: found.network_settings.ports(),
+            addresses: found.network_settings.addresses(),
             user: found.config.user,
         }
     }

@@ -1,6 +1,7 @@
 //! Workspaces on real engines: started, driven, stopped, and nothing left.
 
 mod parts;
+mod ports;
 mod sessions;
 mod terminal;
 
@@ -62,4 +63,39 @@ macro_rules! engines {
 engines! {
     docker_20_10: docker_20,
     podman_4_3: podman_4,
+}
+
+/// On networks of the engine's own, which this machine's Docker has by default.
+macro_rules! bridged {
+    ($($name:ident: $start:ident,)+) => {
+        $(mod $name {
+            use super::parts::Engine;
+            use super::{ports, sessions};
+
+            #[test]
+            fn a_session_from_start_to_stop() {
+                sessions::from_start_to_stop(&Engine::$start());
+            }
+
+            #[test]
+            fn ports_are_published() {
+                ports::published(&Engine::$start());
+            }
+
+            #[test]
+            fn an_internal_network_will_do() {
+                ports::internal(&Engine::$start());
+            }
+        })+
+    };
+}
+
+bridged! {
+    docker_20_10_on_its_bridge: bridged_docker_20,
+    docker_26_1_on_its_bridge: bridged_docker_26,
+}
+
+#[test]
+fn podman_4_3_publishes_ports() {
+    ports::published(&parts::Engine::podman_4());
 }

@@ -5,33 +5,40 @@ use std::process::{Command, Output, Stdio};
 
 use serde_json::Value;
 use trilith_testkit::{
-    Dockerd, ImageOptions, Podman, Registry, RegistryOptions, assert_success, busybox_image, run,
+    Dockerd, DockerdOptions, ImageOptions, Podman, Registry, RegistryOptions, Release,
+    assert_success, busybox_image, run,
 };
 
 use crate::support::Trilith;
 
-/// Runs an engine's own client, with these arguments.
-type Client = Box<dyn Fn(&[&str]) -> Output>;
-
 /// An engine that starts empty.
 pub(super) struct Engine {
     name: &'static str,
-    /// The network in which this engine reaches the agent without changing this machine's.
-    network: &'static str,
+    /// The network in which this engine reaches the agent without changing this machine's; its
+    /// default if `None`.
+    network: Option<&'static str>,
     environment: Vec<(String, String)>,
-    client: Client,
+    service: Service,
     pub(super) trilith: Trilith,
     pub(super) registry: Registry,
     /// Busybox on nothing.
     pub(super) base: String,
 }
 
+/// What runs.
+enum Service {
+    Docker(Dockerd),
+    /// In a network of its own, in which there is no registry.
+    BridgedDocker(Dockerd),
+    Podman(Podman),
+}
+
 impl Engine {
     fn new(
         name: &'static str,
-        network: &'static str,
+        network: Option<&'static str>,
         environment: Vec<(String, String)>,
-        client: Client,
+        service: Service,
     ) -> Self {
         let registry = Registry::start(RegistryOptions::default());
         let base = busybox_image(&registry, "base:1", &ImageOptions::default());
@@ -39,7 +46,7 @@ impl Engine {
             name,
             network,
             environment,
-            client,
+            service,
             trilith: Trilith::new(),
             base: base.reference,
             registry,
@@ -49,8 +56,35 @@ impl Engine {
     pub(super) fn docker_20() -> Self {
         let dockerd = Dockerd::start();
         let environment = vec![("DOCKER_HOST".to_owned(), dockerd.host())];
-        let client = move |arguments: &[&str]| run(dockerd.docker().args(arguments));
-        Self::new("docker", "host", environment, Box::new(client))
+        Self::new(
+            "docker",
+            Some("host"),
+            environment,
+            Service::Docker(dockerd),
+        )
+    }
+
+    pub(super) fn bridged_docker_20() -> Self {
+        Self::bridged_docker(Release::Bookworm)
+    }
+
+    pub(super) fn bridged_docker_26() -> Self {
+        Self::bridged_docker(Release::Trixie)
+    }
+
+    fn bridged_docker(release: Release) -> Self {
+        let dockerd = Dockerd::start_with(DockerdOptions {
+            release,
+            bridge: true,
+            ..DockerdOptions::default()
+        });
+        let environment = vec![("DOCKER_HOST".to_owned(), dockerd.host())];
+        let service = Service::BridgedDocker(dockerd);
+        let mut engine = Self::new("docker", None, environment, service);
+        let base = format!("oci:{}:1", engine.trilith.home().join("base").display());
+        engine.trilith.json(&["copy", &engine.base, &base]);
+        engine.base = base;
+        engine
     }
 
     pub(super) fn podman_4() -> Self {
@@ -62,8 +96,16 @@ impl Engine {
         let directory = podman.program().parent().unwrap().display().to_string();
         let path = format!("{directory}:/usr/sbin:/usr/bin:/sbin:/bin");
         environment.push(("PATH".to_owned(), path));
-        let client = move |arguments: &[&str]| run(podman.podman().args(arguments));
-        Self::new("podman", "slirp4netns", environment, Box::new(client))
+        let network = Some("slirp4netns");
+        Self::new("podman", network, environment, Service::Podman(podman))
+    }
+
+    /// Returns `command` as it is run where the engine publishes ports.
+    pub(super) fn beside(&self, command: Command) -> Command {
+        match &self.service {
+            Service::BridgedDocker(dockerd) => dockerd.inside_network(&command),
+            Service::Docker(_) | Service::Podman(_) => command,
+        }
     }
 
     /// Returns the command under test.
@@ -72,15 +114,20 @@ impl Engine {
         command
             .args(arguments)
             .envs(self.environment.iter().cloned());
-        command
+        self.beside(command)
     }
 
-    /// Returns the command that starts a workspace.
+    /// Returns the command that starts a workspace and says so in JSON.
     pub(super) fn start_command(&self, arguments: &[&str]) -> Command {
-        let mut command = self.command(&["run", "--engine", self.name]);
-        command.args(["--network", self.network, "--format", "json"]);
-        command.args(arguments);
-        command
+        self.plain_start_command(&[&["--format", "json"], arguments].concat())
+    }
+
+    /// Returns the command that starts a workspace and says so in words.
+    pub(super) fn plain_start_command(&self, arguments: &[&str]) -> Command {
+        let network = self.network.map(|network| ["--network", network]);
+        let mut words = vec!["run", "--engine", self.name];
+        words.extend(network.iter().flatten().chain(arguments));
+        self.command(&words)
     }
 
     /// Returns the command that starts a workspace without a network.
@@ -96,7 +143,7 @@ impl Engine {
         let Some(id) = containers.first() else {
             return String::new();
         };
-        let output = (self.client)(&["logs", id]);
+        let output = self.run_client(&["logs", id]);
         let text = [output.stdout, output.stderr].concat();
         String::from_utf8_lossy(&text).into_owned()
     }
@@ -142,11 +189,19 @@ impl Engine {
 
     /// Returns what the engine's own client says.
     pub(super) fn client(&self, arguments: &[&str]) -> String {
-        let output = (self.client)(arguments);
+        let output = self.run_client(arguments);
         assert!(output.status.success(), "{output:?}");
         let (mut text, stderr) = (output.stdout, output.stderr);
         text.extend(stderr);
         String::from_utf8_lossy(&text).into_owned()
+    }
+
+    fn run_client(&self, arguments: &[&str]) -> Output {
+        let mut client = match &self.service {
+            Service::Docker(dockerd) | Service::BridgedDocker(dockerd) => dockerd.docker(),
+            Service::Podman(podman) => podman.podman(),
+        };
+        run(client.args(arguments))
     }
 }
 
