@@ -182,6 +182,12 @@ impl Dockerd {
         host(self.guard.dir())
     }
 
+    /// Returns the directory of everything it keeps, which it has at the same place.
+    #[must_use]
+    pub fn dir(&self) -> &Path {
+        self.guard.dir()
+    }
+
     /// Returns the directory for the client's `config.json`; it does not exist at first.
     #[must_use]
     pub fn config_dir(&self) -> PathBuf {

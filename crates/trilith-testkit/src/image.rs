@@ -120,18 +120,43 @@ pub fn busybox_rootfs(dir: &Path) {
 /// # Panics
 /// When the image cannot be made, for instance because [`Format::DockerV2s2`] has no zstd.
 pub fn busybox_image(registry: &Registry, name: &str, options: &ImageOptions) -> PushedImage {
-    let rootfs = cached("busybox.tar", |path| {
-        let dir = temporary_dir();
-        busybox_rootfs(dir.path());
-        tar(dir.path(), path, &[]);
-    });
     let changes = cached("busybox-changes.tar", |path| {
         let dir = temporary_dir();
         fs::create_dir(dir.path().join("etc")).expect("cannot create a directory");
         fs::write(dir.path().join("etc/motd"), "welcome back\n").expect("cannot write a file");
         tar(dir.path(), path, &["etc/removed"]);
     });
-    push_image(registry, name, &[rootfs, changes], options)
+    push_image(registry, name, &[busybox_layer(), changes], options)
+}
+
+/// Pushes an image of busybox and this machine's git, with what git needs, to `name` on `registry`.
+///
+/// # Panics
+/// When git is not installed.
+pub fn git_image(registry: &Registry, name: &str) -> PushedImage {
+    const GIT: &str = "/usr/bin/git";
+    let git = cached("git.tar", |path| {
+        let dir = temporary_dir();
+        let libraries = stdout_of(Command::new("ldd").arg(GIT));
+        let libraries = libraries.split_whitespace();
+        for file in libraries.filter(|word| word.starts_with('/')).chain([GIT]) {
+            let copy = dir.path().join(file.trim_start_matches('/'));
+            fs::create_dir_all(copy.parent().expect("a file is in a directory"))
+                .expect("cannot create a directory");
+            fs::copy(file, copy).expect("cannot copy a file of git");
+        }
+        tar(dir.path(), path, &[]);
+    });
+    let layers = [busybox_layer(), git];
+    push_image(registry, name, &layers, &ImageOptions::default())
+}
+
+fn busybox_layer() -> PathBuf {
+    cached("busybox.tar", |path| {
+        let dir = temporary_dir();
+        busybox_rootfs(dir.path());
+        tar(dir.path(), path, &[]);
+    })
 }
 
 /// Makes `count` images of an OCI image `repository:tag` on `registry`: the same layers, each in a repository of its

@@ -34,7 +34,7 @@ pub use disk::SmallDisk;
 pub use dockerd::{Dockerd, DockerdOptions, HOST_GATEWAY, Release};
 pub use image::{
     Compression, Format, ImageOptions, PushedImage, busybox_image, busybox_rootfs, debian_image,
-    debian_rootfs, many_bases, push_image,
+    debian_rootfs, git_image, many_bases, push_image,
 };
 pub use podman::Podman;
 pub use project::{Project, pypi_sdist};

@@ -52,12 +52,11 @@ fn docker_runs_what_is_made_here() {
         "sleep",
         "1000",
     ]));
-    let socket = dockerd.host().trim_start_matches("unix://").to_owned();
-    let dir = socket.trim_end_matches("/docker.sock").to_owned();
-    assert!(!mounts(&dir).is_empty());
+    let dir = dockerd.dir().to_owned();
+    assert!(!mounts(dir.to_str().unwrap()).is_empty());
     drop(dockerd);
-    assert_eq!(mounts(&dir), Vec::<String>::new());
-    assert!(!fs::exists(&dir).unwrap());
+    assert_eq!(mounts(dir.to_str().unwrap()), Vec::<String>::new());
+    assert!(!dir.exists());
 }
 
 #[test]
@@ -102,12 +101,11 @@ fn docker_in_a_network_of_its_own_publishes_ports_there_alone() {
         network.arg("/proc/self/ns/net");
         let network = stdout_of(&mut dockerd.inside_network(&network));
         assert_ne!(processes_in(&network), 0);
-        let dir = dockerd.host().replace("unix://", "");
-        let dir = dir.trim_end_matches("/docker.sock").to_owned();
+        let dir = dockerd.dir().to_owned();
         drop(dockerd);
         assert_eq!(processes_in(&network), 0);
-        assert_eq!(mounts(&dir), Vec::<String>::new());
-        assert!(!fs::exists(&dir).unwrap());
+        assert_eq!(mounts(dir.to_str().unwrap()), Vec::<String>::new());
+        assert!(!dir.exists());
     }
 }
 

@@ -1,5 +1,6 @@
 //! Workspaces in containers, of engines that start empty.
 
+use std::fs;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
@@ -9,7 +10,7 @@ use trilith_build::engine::{
     ContainerState, Containers, EngineAddresses, EngineKind, Podman, PodmanOptions, open_containers,
 };
 use trilith_oci::registry::{RegistryClient, RegistryConfig};
-use trilith_testkit::{Dockerd, ImageOptions, Registry, RegistryOptions, busybox_image};
+use trilith_testkit::{Dockerd, DockerdOptions, Registry, RegistryOptions, Release, git_image};
 use trilith_workspace::{
     Command, DockerWorkspace, Error, Records, RemoteWorkspace, SessionKey, StartOptions,
     Workspace as _, find_workspaces,
@@ -18,16 +19,29 @@ use trilith_workspace::{
 use crate::conformance::{conforms, sh};
 
 #[tokio::test(flavor = "multi_thread")]
-async fn docker_conforms() {
-    let dockerd = Dockerd::start();
-    let temporary = tempfile::tempdir().unwrap();
+async fn docker_20_10_conforms() {
+    docker_conforms(Release::Bookworm).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn docker_26_1_conforms() {
+    docker_conforms(Release::Trixie).await;
+}
+
+async fn docker_conforms(release: Release) {
+    let dockerd = Dockerd::start_with(DockerdOptions {
+        release,
+        ..DockerdOptions::default()
+    });
+    // Where the newer one, in a root of its own, sees it.
+    let temporary = tempfile::tempdir_in(dockerd.dir()).unwrap();
     let context = context(temporary.path(), Some(dockerd.host()));
     let engine = open_containers(EngineKind::Docker, &context.engines, &context.registry);
     suite(&context, engine.unwrap(), "host", temporary.path()).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn podman_conforms() {
+async fn podman_4_3_conforms() {
     let podman = trilith_testkit::Podman::new();
     let temporary = tempfile::tempdir().unwrap();
     let context = context(temporary.path(), None);
@@ -57,13 +71,14 @@ fn context(directory: &Path, docker_host: Option<String>) -> Context {
 
 async fn suite(context: &Context, engine: Arc<dyn Containers>, network: &str, directory: &Path) {
     let registry = Registry::start(RegistryOptions::default());
-    let base = busybox_image(&registry, "base:1", &ImageOptions::default());
+    let base = git_image(&registry, "base:1");
     let records = Records::new(directory.join("records"));
-    // This machine's git, and what it needs.
-    let volumes = ["/usr:/usr:ro", "/usr/lib:/lib:ro", "/usr/lib64:/lib64:ro"];
+    let given = directory.join("given");
+    fs::create_dir(&given).unwrap();
+    fs::write(given.join("file"), "from this machine").unwrap();
     let options = StartOptions {
         network: Some(network.to_owned()),
-        volumes: volumes.map(str::to_owned).into(),
+        volumes: vec![format!("{}:/given:ro", given.display())],
         memory: 256 << 20,
         ..StartOptions::new(base.reference.parse().unwrap())
     };
@@ -76,6 +91,8 @@ async fn suite(context: &Context, engine: Arc<dyn Containers>, network: &str, di
 
     let workspace = start().await;
     let record = workspace.record().clone();
+    let said = sh(&workspace, "cat /given/file; touch /given/file || echo :").await;
+    assert_eq!(said, "from this machine:\n");
     sh(&workspace, "mkdir /tmp/one /tmp/two").await;
     conforms(&workspace, "/tmp/one").await;
 
