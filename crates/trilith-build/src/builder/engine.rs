@@ -212,8 +212,8 @@ impl Session<'_> {
             cache_from: &options.cache_from,
             cache_to: &options.cache_to,
             no_cache: options.no_cache,
-            // What only the engine has cannot be asked for anywhere else.
-            pull: options.pull && !grounds.local,
+            // What is the engine's is not asked for anywhere else, where it may be something else.
+            pull: options.pull && !grounds.local && !self.has_base_by_name(),
         };
         let observer = |progress: Progress| self.observe(&progress);
         let reference = self.job.target.reference(&self.job.loaded.tags, level);

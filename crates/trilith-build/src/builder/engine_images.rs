@@ -185,16 +185,21 @@ impl<'a> Session<'a> {
         }
     }
 
+    /// Returns whether the base is what a Docker Engine has by its name.
+    pub(super) fn has_base_by_name(&self) -> bool {
+        matches!(
+            self.job.loaded.settings.base,
+            Place::DockerDaemon(DaemonImage::Reference(_))
+        )
+    }
+
     /// Copies a base that no engine can get at to the registry that is pushed to.
     pub(super) async fn bring_base(&self) -> Result<(), Error> {
         let settings = &self.job.loaded.settings;
         let Some(base) = &self.job.loaded.base else {
             return Ok(());
         };
-        let in_engine = matches!(
-            settings.base,
-            Place::DockerDaemon(DaemonImage::Reference(_))
-        );
+        let in_engine = self.has_base_by_name();
         if matches!(settings.base, Place::Registry(_))
             || in_engine && self.identity.kind == EngineKind::Docker
         {

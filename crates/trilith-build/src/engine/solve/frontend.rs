@@ -65,9 +65,9 @@ fn attributes(request: &BuildRequest<'_>, caches: &Caches) -> HashMap<String, St
         // Empty: all stages.
         set("no-cache".to_owned(), String::new());
     }
-    if request.pull {
-        set("image-resolve-mode".to_owned(), "pull".to_owned());
-    }
+    // Where images are in containerd, a registry would go before what the engine has.
+    let resolved = if request.pull { "pull" } else { "local" };
+    set("image-resolve-mode".to_owned(), resolved.to_owned());
     if !caches.from.is_empty() {
         set("cache-imports".to_owned(), json(&caches.from));
     }

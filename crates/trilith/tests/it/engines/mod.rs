@@ -7,6 +7,7 @@ mod outages;
 mod parts;
 mod places;
 mod presets;
+mod pull;
 mod relay;
 mod together;
 

@@ -138,12 +138,18 @@ impl Engine {
 
     /// Runs the engine's own client.
     pub(super) fn client(&self, arguments: &[&str]) -> Output {
+        run(&mut self.client_command(arguments))
+    }
+
+    /// Returns the engine's own client.
+    pub(super) fn client_command(&self, arguments: &[&str]) -> Command {
         let mut command = match &self.service {
             Service::Docker(dockerd) | Service::Buildkit(dockerd, _) => dockerd.docker(),
             Service::Podman(podman) => podman.podman(),
             Service::Nothing => unreachable!("there is no engine"),
         };
-        run(command.args(arguments))
+        command.args(arguments);
+        command
     }
 
     /// Takes the engine away from the build that the process `trilith` is at.
