@@ -171,6 +171,16 @@ mod a_full_disk {
     }
 
     #[test]
+    fn docker_26_1_with_containerd() {
+        a_full_disk_in_the_engine(|| Engine::docker(small(CONTAINERD)));
+    }
+
+    #[test]
+    fn buildkit() {
+        a_full_disk_in_the_engine(|| Engine::buildkit_of(small(CONTAINERD)));
+    }
+
+    #[test]
     fn podman_4_3() {
         a_full_disk_in_the_engine(|| Engine::podman(Podman::on_disk(SIZE)));
     }

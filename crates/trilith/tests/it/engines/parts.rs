@@ -90,7 +90,11 @@ impl Engine {
     }
 
     pub(super) fn buildkit() -> Self {
-        let dockerd = Dockerd::start_with(CONTAINERD);
+        Self::buildkit_of(CONTAINERD)
+    }
+
+    pub(super) fn buildkit_of(options: DockerdOptions) -> Self {
+        let dockerd = Dockerd::start_with(options);
         let relay = Relay::start(&dockerd.host());
         let host = format!("unix://{}", relay.socket().display());
         Self {
