@@ -4,12 +4,12 @@ use std::process::Command;
 
 use serde_json::Value;
 use trilith_testkit::{
-    Fault, FaultProxy, ImageOptions, Registry, RegistryOptions, Rule, assert_success,
+    Fault, FaultProxy, ImageOptions, Project, Registry, RegistryOptions, Rule, assert_success,
     busybox_image, run,
 };
 
 use super::parts::*;
-use crate::support::Trilith;
+use crate::support::{Trilith, path};
 
 pub(super) fn a_failing_step_moves_no_tag(engine: Start) {
     let registry = Registry::start(RegistryOptions::default());
@@ -50,6 +50,80 @@ pub(super) fn a_failing_step_moves_no_tag(engine: Start) {
     );
     assert!(error.contains("gone:1"), "{error}");
     assert_eq!(registry.tags("acme/app"), Vec::<String>::new());
+}
+
+/// What cannot be read of the context is named, before the engine is asked for anything.
+pub(super) fn an_unreadable_context_moves_no_tag(engine: Start) {
+    let registry = Registry::start(RegistryOptions::default());
+    let base = busybox_image(&registry, "base:1", &ImageOptions::default());
+    let (engine, trilith) = (engine(), Trilith::new());
+    let project = project(&registry, &base.reference);
+    project.write("app/private/key", "x\n");
+    let known = |engine: &Engine| match engine.name {
+        "buildkit" => Vec::new(),
+        _ => engine.client(&["images", "--all", "--quiet"]).stdout,
+    };
+    let flags = ["--push"];
+    let nothing = known(&engine);
+    for (what, name, mode) in [("read", "app/run", 0o644), ("list", "app/private", 0o755)] {
+        project.set_mode(name, 0o000);
+        let error = refused_without_rights(&trilith, &engine, &project, &flags);
+        let said = format!("error: cannot {what} `{}/{name}`", path(&project));
+        assert!(error.contains(&said), "{error}");
+        assert!(error.contains("ermission denied"), "{error}");
+        assert!(
+            error.contains("hint: make it readable, or add it"),
+            "{error}"
+        );
+        assert!(!error.contains("building "), "{error}");
+        project.set_mode(name, mode);
+    }
+    assert_eq!(registry.tags("acme/app"), Vec::<String>::new());
+    assert_eq!(known(&engine), nothing);
+    assert_tidy(&trilith, &engine);
+
+    // Nor is what was read once taken for what it is now.
+    let first = built(&trilith, &engine, &project, &flags);
+    let (before, images) = (registry.tags("acme/app"), known(&engine));
+    project.set_mode("app/private/key", 0o000);
+    let flags = ["--push", "--force"];
+    let error = refused_without_rights(&trilith, &engine, &project, &flags);
+    assert!(error.contains("cannot read `"), "{error}");
+    assert!(error.contains("app/private/key"), "{error}");
+    assert_eq!(registry.tags("acme/app"), before);
+    assert_eq!(known(&engine), images);
+    project.set_mode("app/private/key", 0o644);
+    let same = built(&trilith, &engine, &project, &["--push"]);
+    assert_eq!(
+        (&same["action"], &same["digest"]),
+        (&"reuse".into(), &first["digest"])
+    );
+}
+
+/// Returns what a failing build prints that may not read every file, as root may.
+fn refused_without_rights(
+    trilith: &Trilith,
+    engine: &Engine,
+    project: &Project,
+    flags: &[&str],
+) -> String {
+    let build = build(trilith, engine, project, flags);
+    let mut command = Command::new("setpriv");
+    command
+        .arg("--bounding-set=-dac_override,-dac_read_search")
+        .arg(build.get_program())
+        .args(build.get_args())
+        .env_clear()
+        .envs(
+            build
+                .get_envs()
+                .filter_map(|(name, value)| Some((name, value?))),
+        );
+    let output = run(&mut command);
+    let stderr = String::from_utf8(output.stderr).unwrap();
+    assert_eq!(output.status.code(), Some(1), "{stderr}");
+    assert!(output.stdout.is_empty());
+    stderr
 }
 
 pub(super) fn secrets_stay_secret(engine: Start) {

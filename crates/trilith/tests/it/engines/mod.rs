@@ -101,6 +101,27 @@ mod a_refused_push_moves_no_tag {
     }
 }
 
+/// The engine is not asked: one of each kind stands for all.
+mod an_unreadable_context_moves_no_tag {
+    use super::ends::an_unreadable_context_moves_no_tag;
+    use super::parts::Engine;
+
+    #[test]
+    fn docker_20_10() {
+        an_unreadable_context_moves_no_tag(Engine::docker_20);
+    }
+
+    #[test]
+    fn podman_4_3() {
+        an_unreadable_context_moves_no_tag(Engine::podman_4);
+    }
+
+    #[test]
+    fn buildkit() {
+        an_unreadable_context_moves_no_tag(Engine::buildkit);
+    }
+}
+
 /// The lock knows nothing of engines: two stand for all.
 mod at_once {
     use super::parts::Engine;
