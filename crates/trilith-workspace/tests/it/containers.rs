@@ -10,13 +10,19 @@ use trilith_build::engine::{
     ContainerState, Containers, EngineAddresses, EngineKind, Podman, PodmanOptions, open_containers,
 };
 use trilith_oci::registry::{RegistryClient, RegistryConfig};
-use trilith_testkit::{Dockerd, DockerdOptions, Registry, RegistryOptions, Release, git_image};
+use trilith_testkit::{
+    Dockerd, DockerdOptions, Registry, RegistryOptions, Release, Rootless, assert_success,
+    git_image,
+};
 use trilith_workspace::{
     Command, DockerWorkspace, Error, Records, RemoteWorkspace, SessionKey, StartOptions,
     Workspace as _, find_workspaces,
 };
 
 use crate::conformance::{conforms, sh};
+
+/// Set for [`as_the_user`]: the image.
+const VARIABLE: &str = "TRILITH_TEST_BASE";
 
 #[tokio::test(flavor = "multi_thread")]
 async fn docker_20_10_conforms() {
@@ -54,6 +60,46 @@ async fn podman_4_3_conforms() {
     suite(&context, engine, "slirp4netns", temporary.path()).await;
 }
 
+/// Podman without root: as a user who has subordinate ids and nothing else.
+#[test]
+fn a_user_without_rights_conforms() {
+    let registry = Registry::start(RegistryOptions::default());
+    let base = git_image(&registry, "base:1").reference;
+    let user = Rootless::new();
+    // The user may not get to where the tests are.
+    let test = user.temporary().join("test");
+    fs::copy(std::env::current_exe().unwrap(), &test).unwrap();
+    let mut command = user.command("env");
+    command.arg(format!("{VARIABLE}={base}")).arg(&test);
+    command.args(["--exact", "containers::as_the_user", "--nocapture"]);
+    let output = assert_success(&mut command);
+    let said = String::from_utf8_lossy(&output.stdout).into_owned();
+    assert!(said.contains("conforms as a user"), "{said}");
+}
+
+/// What the user does. Without the variable it is not the user who runs this.
+#[tokio::test(flavor = "multi_thread")]
+async fn as_the_user() {
+    let Ok(base) = std::env::var(VARIABLE) else {
+        return;
+    };
+    let temporary = tempfile::tempdir().unwrap();
+    let context = context(temporary.path(), None);
+    let options = PodmanOptions::new(temporary.path().to_owned());
+    let engine = Arc::new(Podman::new(options, context.registry.clone()));
+    let place = Place {
+        context: &context,
+        engine,
+        records: Records::new(temporary.path().join("records")),
+        options: start_options("slirp4netns", temporary.path(), &base),
+    };
+    let workspace = place.start().await;
+    // With cgroups v1 nothing holds back what a user without rights starts.
+    works(&workspace).await;
+    ends(&place, workspace).await;
+    println!("conforms as a user");
+}
+
 fn context(directory: &Path, docker_host: Option<String>) -> Context {
     Context {
         registry: RegistryClient::try_new(RegistryConfig::default()).unwrap(),
@@ -71,40 +117,61 @@ fn context(directory: &Path, docker_host: Option<String>) -> Context {
 
 async fn suite(context: &Context, engine: Arc<dyn Containers>, network: &str, directory: &Path) {
     let registry = Registry::start(RegistryOptions::default());
-    let base = git_image(&registry, "base:1");
-    let records = Records::new(directory.join("records"));
+    let base = git_image(&registry, "base:1").reference;
+    let place = Place {
+        context,
+        engine,
+        records: Records::new(directory.join("records")),
+        options: start_options(network, directory, &base),
+    };
+    let workspace = place.start().await;
+    works(&workspace).await;
+    is_held_back(&place, &workspace).await;
+    ends(&place, workspace).await;
+}
+
+/// Where workspaces are started, and how.
+struct Place<'c> {
+    context: &'c Context,
+    engine: Arc<dyn Containers>,
+    records: Records,
+    options: StartOptions,
+}
+
+impl Place<'_> {
+    async fn start(&self) -> DockerWorkspace {
+        let (engine, never) = (Arc::clone(&self.engine), std::future::pending());
+        let started =
+            DockerWorkspace::start(self.context, engine, &self.records, &self.options, never);
+        started.await.unwrap()
+    }
+
+    async fn assert_gone(&self, id: &str) {
+        let left = find_workspaces(self.engine.as_ref()).await.unwrap();
+        assert!(left.is_empty(), "{left:?}");
+        assert!(matches!(self.records.find(id), Err(Error::Missing(_))));
+    }
+}
+
+/// Returns how workspaces of `base`, which has git, are started.
+fn start_options(network: &str, directory: &Path, base: &str) -> StartOptions {
     let given = directory.join("given");
     fs::create_dir(&given).unwrap();
     fs::write(given.join("file"), "from this machine").unwrap();
-    let options = StartOptions {
+    StartOptions {
         network: Some(network.to_owned()),
         volumes: vec![format!("{}:/given:ro", given.display())],
         memory: 256 << 20,
-        ..StartOptions::new(base.reference.parse().unwrap())
-    };
-    let start = async || {
-        let never = std::future::pending();
-        let started =
-            DockerWorkspace::start(context, Arc::clone(&engine), &records, &options, never);
-        started.await.unwrap()
-    };
+        ..StartOptions::new(base.parse().unwrap())
+    }
+}
 
-    let workspace = start().await;
-    let record = workspace.record().clone();
-    let said = sh(&workspace, "cat /given/file; touch /given/file || echo :").await;
+async fn works(workspace: &DockerWorkspace) {
+    let record = workspace.record();
+    let said = sh(workspace, "cat /given/file; touch /given/file || echo :").await;
     assert_eq!(said, "from this machine:\n");
-    sh(&workspace, "mkdir /tmp/one /tmp/two").await;
-    conforms(&workspace, "/tmp/one").await;
-
-    // What uses the memory up is killed, and the agent lives to tell.
-    let greedy =
-        Command::shell("echo >&2 begun; exec dd if=/dev/zero of=/dev/null bs=400M count=1");
-    let output = workspace.output(&greedy).await.unwrap();
-    assert_eq!(output.ended.exit_code, Some(137), "{output:?}");
-    let note = output.ended.note.unwrap();
-    assert!(note.starts_with("Out of memory: "), "{note}");
-    assert_eq!(output.stderr, b"begun\n");
-    assert!(!Path::new("oom").exists(), "Podman left a file here");
+    sh(workspace, "mkdir /tmp/one /tmp/two").await;
+    conforms(workspace, "/tmp/one").await;
 
     let remote = RemoteWorkspace::try_new(&record.url, record.key.clone()).unwrap();
     conforms(&remote, "/tmp/two").await;
@@ -116,33 +183,41 @@ async fn suite(context: &Context, engine: Arc<dyn Containers>, network: &str, di
         RemoteWorkspace::try_new(&record.url, SessionKey::new("wrong".to_owned())).unwrap();
     let refused = stranger.download("/etc/passwd", &mut Vec::new()).await;
     assert!(refused.is_err());
+}
+
+async fn is_held_back(place: &Place<'_>, workspace: &DockerWorkspace) {
+    // What uses the memory up is killed, and the agent lives to tell.
+    let greedy =
+        Command::shell("echo >&2 begun; exec dd if=/dev/zero of=/dev/null bs=400M count=1");
+    let output = workspace.output(&greedy).await.unwrap();
+    assert_eq!(output.ended.exit_code, Some(137), "{output:?}");
+    let note = output.ended.note.unwrap();
+    assert!(note.starts_with("Out of memory: "), "{note}");
+    assert_eq!(output.stderr, b"begun\n");
 
     workspace.pause().await.unwrap();
-    let state = engine.container(&record.id).await.unwrap().unwrap().state;
-    assert_eq!(state, ContainerState::Paused);
+    let found = place.engine.container(&workspace.record().id).await;
+    assert_eq!(found.unwrap().unwrap().state, ContainerState::Paused);
     assert!(!workspace.is_healthy().await);
     workspace.resume().await.unwrap();
     assert!(workspace.is_healthy().await);
+}
 
+async fn ends(place: &Place<'_>, workspace: DockerWorkspace) {
     workspace.stop().await.unwrap();
     assert!(!workspace.is_healthy().await);
     workspace.stop().await.unwrap();
-    assert_gone(engine.as_ref(), &records, &record.id).await;
+    place.assert_gone(&workspace.record().id).await;
 
-    let dropped = start().await;
+    let dropped = place.start().await;
     let id = dropped.record().id.clone();
     drop(dropped);
-    assert_gone(engine.as_ref(), &records, &id).await;
+    place.assert_gone(&id).await;
 
-    let kept = start().await;
+    let kept = place.start().await;
     kept.keep();
     let id = kept.record().id.clone();
     drop(kept);
-    assert_eq!(records.find(&id).unwrap().id, id);
-    engine.remove(&id, Duration::ZERO).await.unwrap();
-}
-
-async fn assert_gone(engine: &dyn Containers, records: &Records, id: &str) {
-    assert!(find_workspaces(engine).await.unwrap().is_empty());
-    assert!(matches!(records.find(id), Err(Error::Missing(_))));
+    assert_eq!(place.records.find(&id).unwrap().id, id);
+    place.engine.remove(&id, Duration::ZERO).await.unwrap();
 }
