@@ -85,7 +85,8 @@ fn what_an_engine_cannot_do_is_refused() {
 /// Asks the agent which keys it has, and prints what it says.
 const ASKS_AGENT: &str = "import os, socket, sys; s = socket.socket(socket.AF_UNIX); \
     s.connect(os.environ['SSH_AUTH_SOCK']); s.sendall(b'\\0\\0\\0\\1\\x0b'); \
-    print('the agent has', s.recv(9999)[-12:].decode())";
+    answer = s.makefile('rb'); length = int.from_bytes(answer.read(4), 'big'); \
+    print('the agent has', answer.read(length)[-12:].decode())";
 
 /// An agent of this machine with a key; it ends with its socket's directory.
 struct Agent {
