@@ -202,22 +202,8 @@ impl Podman {
         object: &str,
         arguments: &[&str],
     ) -> Result<Output, EngineError> {
-        self.call_with(operation, object, self.program.command(arguments))
-            .await
-    }
-
-    async fn call_with(
-        &self,
-        operation: &'static str,
-        object: &str,
-        command: std::process::Command,
-    ) -> Result<Output, EngineError> {
-        let output = self.program.output_of(command).await?;
-        if output.status.success() {
-            return Ok(output);
-        }
-        let message = failure::last_error(&output.stderr);
-        Err(failure::of_call(operation, object, &message))
+        let output = self.program.output(arguments).await?;
+        failure::check(operation, object, output)
     }
 
     /// Builds an image that is what was asked for.

@@ -9,7 +9,7 @@ use trilith_oci::Kind;
 use trilith_testkit::{Dockerd, Format, ImageOptions, busybox_image};
 
 use crate::build::{Build, Told};
-use crate::parts::{Parts, docker_at, is_running, kill, parts, until};
+use crate::parts::{Parts, docker_at, is_running, kill, parts, running, until};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_failing_step_is_named_with_its_last_lines() {
@@ -142,11 +142,15 @@ async fn an_engine_that_is_killed_or_was_never_there() {
     let parts = Parts::start(Dockerd::start);
     let seconds = format!("88{}", std::process::id());
     let build = Build::new(&format!("FROM {}\nRUN sleep {seconds}\n", parts.base));
+    let sleep = format!("sleep {seconds}");
     let engine = parts.engine();
     let told = Told::default();
     let killed = async {
-        until("the step runs", || is_running(&format!("sleep {seconds}"))).await;
+        until("the step runs", || is_running(&sleep)).await;
         kill(&parts.pid());
+        // What a daemon leaves running that is killed, nobody else ends.
+        kill(&running(&sleep)[0]);
+        until("the step is gone", || !is_running(&sleep)).await;
     };
     let (built, ()) = tokio::join!(build.run(&engine, &told), killed);
     let error = built.unwrap_err();

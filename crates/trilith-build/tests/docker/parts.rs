@@ -94,17 +94,22 @@ pub(crate) fn docker_at(address: &str, files: &[&Path]) -> DockerEngine {
     DockerEngine::try_new(address, registry_client(files)).unwrap()
 }
 
-/// Returns whether a process has `text` in its command line.
+/// Returns the processes that have `text` in their command lines.
+pub(crate) fn running(text: &str) -> Vec<String> {
+    let has = |pid: &String| {
+        // It may have ended meanwhile.
+        let line = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+        let line = String::from_utf8_lossy(&line).replace('\0', " ");
+        line.contains(text)
+    };
+    let entries = fs::read_dir("/proc").unwrap().flatten();
+    let names = entries.filter_map(|entry| entry.file_name().into_string().ok());
+    let processes = names.filter(|name| name.as_bytes()[0].is_ascii_digit());
+    processes.filter(has).collect()
+}
+
 pub(crate) fn is_running(text: &str) -> bool {
-    let processes = fs::read_dir("/proc").unwrap().flatten();
-    processes
-        .filter(|process| process.file_name().as_encoded_bytes()[0].is_ascii_digit())
-        .filter_map(|process| fs::read(process.path().join("cmdline")).ok())
-        .any(|line| {
-            String::from_utf8_lossy(&line)
-                .replace('\0', " ")
-                .contains(text)
-        })
+    !running(text).is_empty()
 }
 
 /// Waits until `condition` holds.

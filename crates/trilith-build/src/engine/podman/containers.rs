@@ -179,11 +179,8 @@ impl Containers for Podman {
         let mut command = Command::from(command);
         let output = command.kill_on_drop(true).output().await;
         let output = output.map_err(|error| broken("create", &request.name, error))?;
-        if output.status.success() {
-            return Ok(String::from_utf8_lossy(&output.stdout).trim().to_owned());
-        }
-        let message = failure::last_error(&output.stderr);
-        Err(failure::of_call("create", &request.name, &message))
+        let output = failure::check("create", &request.name, output)?;
+        Ok(String::from_utf8_lossy(&output.stdout).trim().to_owned())
     }
 
     async fn start(&self, id: &str) -> Result<(), EngineError> {
@@ -192,7 +189,10 @@ impl Containers for Podman {
         let directory = Workspace::new(&self.temporary)?;
         let mut command = self.program.command(["start", id]);
         command.current_dir(directory.path());
-        self.call_with("start", id, command).await.map(drop)
+        // Not killed when nobody waits any more: in the middle of it there are processes that Podman does not know of
+        // yet. Whoever removes the container waits for its lock.
+        let output = self.program.output_of(command.into()).await?;
+        failure::check("start", id, output).map(drop)
     }
 
     async fn container(&self, name: &str) -> Result<Option<Container>, EngineError> {
@@ -238,11 +238,7 @@ impl Containers for Podman {
             }
         }
         let output = child.wait_with_output().await.map_err(lost)?;
-        if output.status.success() {
-            return Ok(());
-        }
-        let message = failure::last_error(&output.stderr);
-        Err(failure::of_call(doing, directory, &message))
+        failure::check(doing, directory, output).map(drop)
     }
 
     async fn read_archive(&self, id: &str, path: &str) -> Result<Pieces, EngineError> {

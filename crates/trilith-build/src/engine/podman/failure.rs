@@ -1,6 +1,6 @@
 //! What went wrong, told by what Podman says.
 
-use std::process::ExitStatus;
+use std::process::{ExitStatus, Output};
 
 use trilith_oci::Kind;
 
@@ -46,6 +46,18 @@ pub(super) fn of_build(failed: Failed) -> EngineError {
         (Some(base), Some(reason)) => of_call("pull", &base, reason),
         _ => of_call("build", IMAGE, &failed.message),
     }
+}
+
+/// Returns what a call has put out, or its error if it failed.
+pub(super) fn check(
+    operation: &'static str,
+    object: &str,
+    output: Output,
+) -> Result<Output, EngineError> {
+    if output.status.success() {
+        return Ok(output);
+    }
+    Err(of_call(operation, object, &last_error(&output.stderr)))
 }
 
 /// Returns the error of a call that failed and said `message`.

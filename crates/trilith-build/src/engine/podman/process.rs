@@ -67,19 +67,15 @@ impl Program {
         &self,
         arguments: impl IntoIterator<Item = impl AsRef<OsStr>>,
     ) -> Result<Output, EngineError> {
-        self.output_of(self.command(arguments)).await
+        let mut command = Command::from(self.command(arguments));
+        command.kill_on_drop(true);
+        self.output_of(command).await
     }
 
     /// Runs such a call that was made by [`Self::command`].
-    pub(super) async fn output_of(
-        &self,
-        command: std::process::Command,
-    ) -> Result<Output, EngineError> {
-        Command::from(command)
-            .kill_on_drop(true)
-            .output()
-            .await
-            .map_err(|error| self.unreachable(error))
+    pub(super) async fn output_of(&self, mut command: Command) -> Result<Output, EngineError> {
+        let output = command.output().await;
+        output.map_err(|error| self.unreachable(error))
     }
 
     /// Runs a call that may be long, and hands on what it writes to either stream, in the order
