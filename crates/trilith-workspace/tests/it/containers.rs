@@ -194,6 +194,7 @@ async fn is_held_back(place: &Place<'_>, workspace: &DockerWorkspace) {
     let note = output.ended.note.unwrap();
     assert!(note.starts_with("Out of memory: "), "{note}");
     assert_eq!(output.stderr, b"begun\n");
+    assert!(!Path::new("oom").exists(), "Podman left a file here");
 
     workspace.pause().await.unwrap();
     let found = place.engine.container(&workspace.record().id).await;
