@@ -280,7 +280,7 @@ impl Life {
     async fn live(mut self, stop: &Notify) -> Self {
         loop {
             let timer = self.timer();
-            let mut is_held = self.is_held.as_ref().is_some_and(|held| *held.borrow());
+            let is_held = self.is_held.as_ref().is_some_and(|held| *held.borrow());
             tokio::select! {
                 biased;
                 code = exit(self.exit.as_mut()) => {
@@ -289,7 +289,7 @@ impl Life {
                 }
                 () = sleep_until(timer) => {}
                 () = stop.notified() => self.end(Cause::Stopped),
-                held = changed(self.is_held.as_mut()) => is_held = held,
+                () = changed(self.is_held.as_mut()) => {}
                 () = readable(self.stdout.as_ref()), if !is_held => {}
                 () = readable(self.stderr.as_ref()), if !is_held => {}
             }
@@ -380,13 +380,13 @@ pub(super) async fn exit(receiver: Option<&mut oneshot::Receiver<Exit>>) -> Exit
     }
 }
 
-async fn changed(receiver: Option<&mut watch::Receiver<bool>>) -> bool {
+async fn changed(receiver: Option<&mut watch::Receiver<bool>>) {
     if let Some(receiver) = receiver
         && receiver.changed().await.is_ok()
     {
-        return *receiver.borrow_and_update();
+        return;
     }
-    pending().await
+    pending::<()>().await;
 }
 
 pub(super) async fn readable(pipe: Option<&pipe::Receiver>) {
