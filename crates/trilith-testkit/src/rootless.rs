@@ -8,6 +8,7 @@ use std::os::unix::fs::{PermissionsExt as _, chown};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
+use crate::command::assert_success;
 use crate::guard::{Guard, new_dir};
 
 /// The user, and their group.
@@ -66,6 +67,26 @@ impl Rootless {
         let mut command = Command::new(self.guard.dir().join("as"));
         command.arg(program);
         command
+    }
+
+    /// Runs the test `name` of the present test program as the user, with these variables set, and
+    /// returns what it writes to stdout.
+    ///
+    /// # Panics
+    /// When the test fails.
+    #[must_use]
+    pub fn run_test(&self, name: &str, variables: &[(&str, &str)]) -> String {
+        // The user may not get to where the tests are.
+        let test = self.temporary().join("test");
+        let program = std::env::current_exe().expect("a test knows its program");
+        fs::copy(program, &test).expect("cannot copy the tests");
+        let mut command = self.command("env");
+        for (name, value) in variables {
+            command.arg(format!("{name}={value}"));
+        }
+        command.arg(test).args(["--exact", name, "--nocapture"]);
+        let output = assert_success(&mut command);
+        String::from_utf8_lossy(&output.stdout).into_owned()
     }
 
     /// Returns a directory that only the user can write to.

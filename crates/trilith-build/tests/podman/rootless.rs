@@ -9,7 +9,7 @@ use trilith_build::engine::{
 };
 use trilith_oci::registry::Secret;
 use trilith_testkit::{
-    ImageOptions, Registry, RegistryOptions, Rootless, assert_success, busybox_image, stdout_of,
+    ImageOptions, Registry, RegistryOptions, Rootless, busybox_image, stdout_of,
 };
 
 use crate::build::Build;
@@ -23,23 +23,14 @@ fn a_user_without_rights_builds() {
     let registry = Registry::start(RegistryOptions::default());
     let base = busybox_image(&registry, "base:1", &ImageOptions::default());
     let user = Rootless::new();
-    // The user may not get to where the tests are.
-    let test = user.temporary().join("test");
-    std::fs::copy(std::env::current_exe().unwrap(), &test).unwrap();
-    let mut command = user.command("env");
     let work = user.temporary().join("work");
     stdout_of(user.command("mkdir").arg(&work));
-    for (name, value) in VARIABLES
-        .into_iter()
-        .zip([work.to_str().unwrap(), &base.reference])
-    {
-        command.arg(format!("{name}={value}"));
-    }
-    command
-        .arg(&test)
-        .args(["--exact", "rootless::as_the_user", "--nocapture"]);
-    let output = assert_success(&mut command);
-    let said = String::from_utf8_lossy(&output.stdout).into_owned();
+    let [temporary, image] = VARIABLES;
+    let variables = [
+        (temporary, work.to_str().unwrap()),
+        (image, &base.reference),
+    ];
+    let said = user.run_test("rootless::as_the_user", &variables);
     assert!(said.contains("built as a user"), "{said}");
     assert!(registry.manifest("acme/rootless", "1").is_some());
 }

@@ -11,8 +11,7 @@ use trilith_build::engine::{
 };
 use trilith_oci::registry::{RegistryClient, RegistryConfig};
 use trilith_testkit::{
-    Dockerd, DockerdOptions, Registry, RegistryOptions, Release, Rootless, assert_success,
-    git_image,
+    Dockerd, DockerdOptions, Registry, RegistryOptions, Release, Rootless, git_image,
 };
 use trilith_workspace::{
     Command, DockerWorkspace, Error, Records, RemoteWorkspace, SessionKey, StartOptions,
@@ -66,14 +65,7 @@ fn a_user_without_rights_conforms() {
     let registry = Registry::start(RegistryOptions::default());
     let base = git_image(&registry, "base:1").reference;
     let user = Rootless::new();
-    // The user may not get to where the tests are.
-    let test = user.temporary().join("test");
-    fs::copy(std::env::current_exe().unwrap(), &test).unwrap();
-    let mut command = user.command("env");
-    command.arg(format!("{VARIABLE}={base}")).arg(&test);
-    command.args(["--exact", "containers::as_the_user", "--nocapture"]);
-    let output = assert_success(&mut command);
-    let said = String::from_utf8_lossy(&output.stdout).into_owned();
+    let said = user.run_test("containers::as_the_user", &[(VARIABLE, &base)]);
     assert!(said.contains("conforms as a user"), "{said}");
 }
 
