@@ -18,6 +18,9 @@ use crate::subtree::{Subtree, load_subtree};
 use crate::target::Target;
 use crate::user;
 
+/// What the history of a layer begins with that graft put on an image.
+pub(crate) const GRAFTED: &str = "trilith graft: ";
+
 /// Where the blob of a layer is.
 enum Blob {
     /// In the store, at this path.
@@ -264,7 +267,7 @@ fn ready(
         platform,
         blob,
         layer: written,
-        created_by: format!("trilith graft: copy {title}"),
+        created_by: format!("{GRAFTED}copy {title}"),
         reused,
     }
 }

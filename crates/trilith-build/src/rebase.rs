@@ -30,6 +30,7 @@ use crate::carried;
 use crate::context::{Context, Event};
 use crate::error::Error;
 use crate::labels;
+use crate::layers::GRAFTED;
 use crate::load::{ResolvedImage, resolve};
 use crate::target::{Destination, Target};
 use crate::user;
@@ -38,8 +39,6 @@ use crate::user;
 const BASE: &str = "base";
 /// The input that is the user, whose layer is made for the base.
 const USER: &str = "user";
-/// What the history of a layer begins with that graft put on an image.
-const GRAFTED: &str = "trilith graft: ";
 
 /// What to put on what.
 #[derive(Clone, Debug)]

@@ -210,9 +210,17 @@ impl Settings {
             parts: None,
             project,
         };
-        agent::check(&settings)?;
-        user::check(&settings)?;
+        settings.check()?;
         Ok(settings)
+    }
+
+    /// Checks that what is asked for beside the recipe can be put into the image.
+    ///
+    /// # Errors
+    /// The agent or the user cannot.
+    pub(crate) fn check(&self) -> Result<(), Error> {
+        agent::check(self)?;
+        user::check(self)
     }
 
     /// Returns the repository.

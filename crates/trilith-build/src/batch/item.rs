@@ -23,7 +23,6 @@ use crate::known::KnownImages;
 use crate::load::{Loaded, ProjectFiles, ResolvedImages, assemble, load_knowing, resolve_images};
 use crate::settings::{Settings, base_in};
 use crate::target::Target;
-use crate::{agent, user};
 
 /// Returns the settings for one base and variant.
 ///
@@ -78,8 +77,7 @@ pub(super) fn settings_for(
         }
         None => {}
     }
-    agent::check(&settings)?;
-    user::check(&settings)?;
+    settings.check()?;
     Ok(settings)
 }
 

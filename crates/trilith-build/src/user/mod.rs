@@ -20,6 +20,7 @@ pub use accounts::AccountError;
 
 use crate::context::Context;
 use crate::error::Error;
+use crate::layers::GRAFTED;
 use crate::load::ResolvedImage;
 use crate::records::PayloadRecord;
 use crate::settings::Settings;
@@ -27,8 +28,8 @@ use accounts::{GROUP, PASSWD, parse_user_line, user_line, with_user};
 
 /// The most bytes that a file of users or groups may have.
 const MAX_FILE: u64 = 4 << 20;
-/// What the history says before the user's line.
-const CREATED_BY: &str = "trilith graft: user ";
+/// What the history says before the user's line, behind [`GRAFTED`].
+const USER: &str = "user ";
 
 /// The layer of a user, in the store.
 pub(crate) struct UserLayer {
@@ -53,12 +54,12 @@ pub(crate) fn check(settings: &Settings) -> Result<(), Error> {
 
 /// Returns what the history of an image says of the layer of `user`.
 pub(crate) fn created_by(user: &UserRecipe) -> String {
-    format!("{CREATED_BY}{}", user_line(user))
+    format!("{GRAFTED}{USER}{}", user_line(user))
 }
 
 /// Returns the user of a layer of which the history says `text`.
 pub(crate) fn parse_created_by(text: &str) -> Option<UserRecipe> {
-    parse_user_line(text.strip_prefix(CREATED_BY)?)
+    parse_user_line(text.strip_prefix(GRAFTED)?.strip_prefix(USER)?)
 }
 
 /// Returns the layer that gives `image`, of one platform of `base`, the user. It is empty where the
