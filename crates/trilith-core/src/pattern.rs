@@ -12,7 +12,7 @@ use std::borrow::Cow;
 
 use regex::bytes::Regex;
 
-use glob::{Glob, NameRule};
+use glob::{Component, Glob};
 
 /// A list of patterns. The last one that matches a path decides, and `!` turns its answer round.
 #[derive(Clone, Debug, Default)]
@@ -68,12 +68,14 @@ enum Shape {
     Anything,
     /// `*/` and `**/`: every path in which there is a slash.
     Nested,
+    Component(Component),
     Glob {
         /// Matches the paths that match.
         path: Regex,
         /// Matches `directory/` where everything below the directory matches.
         below: Regex,
-        name: NameRule,
+        /// No file matches where no directory above it does.
+        directory: bool,
     },
 }
 
@@ -164,6 +166,7 @@ impl Rule {
         match &self.shape {
             Shape::Anything => path.iter().any(|&byte| byte != b'\n'),
             Shape::Nested => path.contains(&b'/'),
+            Shape::Component(component) => component.matches(path),
             Shape::Glob { path: regex, .. } => regex.is_match(path),
         }
     }
@@ -172,6 +175,7 @@ impl Rule {
     fn covers(&self, prefix: &[u8]) -> bool {
         match &self.shape {
             Shape::Anything | Shape::Nested => !prefix.is_empty(),
+            Shape::Component(component) => component.covers(prefix),
             Shape::Glob { below, .. } => below.is_match(prefix),
         }
     }
@@ -182,7 +186,8 @@ impl Rule {
         match &self.shape {
             Shape::Anything => Some(true),
             Shape::Nested => Some(false),
-            Shape::Glob { name: rule, .. } => rule.matches(name),
+            Shape::Component(component) => component.matches_name(name),
+            Shape::Glob { directory, .. } => directory.then_some(false),
         }
     }
 }
@@ -226,6 +231,8 @@ fn parse_rule(line: &str) -> Result<Option<Rule>, PatternError> {
         Shape::Anything
     } else if glob.is_nested() {
         Shape::Nested
+    } else if let Some(component) = glob.component() {
+        Shape::Component(component)
     } else {
         let compile =
             |regex: &str| Regex::new(regex).map_err(|_| PatternError::TooLarge(line.len()));
@@ -238,7 +245,7 @@ fn parse_rule(line: &str) -> Result<Option<Rule>, PatternError> {
                 compile(&path)?
             },
             below: below_regex,
-            name: glob.name_rule(),
+            directory: glob.is_directory(),
         }
     };
     Ok(Some(Rule { verdict, shape }))
@@ -349,6 +356,22 @@ mod tests {
     }
 
     proptest! {
+        #[test]
+        fn a_component_is_what_its_regular_expressions_are(
+            pattern in "(/|\\*\\*/)?\\*?(a|b|é|\\.c|\n){0,3}\\*?/?",
+            path in "(a|b|é|ab|\\.c|/|\n){0,6}",
+        ) {
+            let Ok(Some(glob)) = Glob::parse(&pattern, &pattern) else { return Ok(()) };
+            let Some(component) = glob.component() else { return Ok(()) };
+            for (regex, verdict) in [
+                (glob.path_regex(), component.matches(path.as_bytes())),
+                (glob.below_regex(), component.covers(path.as_bytes())),
+            ] {
+                let regex = Regex::new(&regex).unwrap();
+                prop_assert_eq!(verdict, regex.is_match(path.as_bytes()), "{} {}", pattern, regex);
+            }
+        }
+
         #[test]
         fn a_directory_at_a_time_is_the_same(
             patterns in proptest::collection::vec(

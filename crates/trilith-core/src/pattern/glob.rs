@@ -45,26 +45,90 @@ enum Flaw {
     DanglingEscape,
 }
 
-/// What the name of a file alone says about a match, given that no directory above matches.
+/// A pattern of one component without wildcards, or with a `*` at one end: what most are, and
+/// what needs no regular expression.
 #[derive(Clone, Debug, PartialEq)]
-pub(super) enum NameRule {
-    /// No file matches: only directories are meant.
-    Never,
+pub(super) struct Component {
+    text: Text,
+    /// Only the first component of a path can match.
+    anchored: bool,
+    /// Only directories are meant.
+    directory: bool,
+}
+
+#[derive(Clone, Debug, PartialEq)]
+enum Text {
     Exact(String),
     Prefix(String),
     Suffix(String),
-    /// It takes the whole path.
-    Unknown,
 }
 
-impl NameRule {
-    pub(super) fn matches(&self, name: &[u8]) -> Option<bool> {
+impl Component {
+    pub(super) fn matches(&self, path: &[u8]) -> bool {
+        self.is_in(path, !self.directory)
+    }
+
+    /// Returns whether everything below the directory `prefix`, which ends in a slash, matches.
+    pub(super) fn covers(&self, prefix: &[u8]) -> bool {
+        self.is_in(prefix, false)
+    }
+
+    /// Returns what the name of a file alone says about a match, given that no directory above it
+    /// matches and that there is no newline; `None` where it takes the whole path.
+    pub(super) fn matches_name(&self, name: &[u8]) -> Option<bool> {
+        if self.directory {
+            return Some(false);
+        }
+        (!self.anchored).then(|| self.text.is(name))
+    }
+
+    /// Returns whether one of the components that a slash follows matches or, if `last`, the one
+    /// behind the last slash.
+    fn is_in(&self, path: &[u8], last: bool) -> bool {
+        let mut start = 0;
+        while let Some(length) = memchr::memchr(b'/', &path[start..]) {
+            let component = &path[start..start + length];
+            // The reference's `**` stands for one character at least.
+            if start != 1 && self.text.is(component) {
+                return true;
+            }
+            if self.anchored || component.contains(&b'\n') {
+                return false;
+            }
+            start += length + 1;
+        }
+        let name = &path[start..];
+        // The reference's `$` also matches before a newline at the end.
+        let is_text = || {
+            let before_newline = name.strip_suffix(b"\n");
+            self.text.is(name) || before_newline.is_some_and(|name| self.text.is(name))
+        };
+        last && start != 1 && is_text()
+    }
+}
+
+impl Text {
+    fn is(&self, component: &[u8]) -> bool {
         match self {
-            Self::Never => Some(false),
-            Self::Exact(text) => Some(name == text.as_bytes()),
-            Self::Prefix(text) => Some(name.starts_with(text.as_bytes())),
-            Self::Suffix(text) => Some(name.ends_with(text.as_bytes())),
-            Self::Unknown => None,
+            Self::Exact(text) => component == text.as_bytes(),
+            Self::Prefix(text) => component.starts_with(text.as_bytes()),
+            Self::Suffix(text) => component.ends_with(text.as_bytes()),
+        }
+    }
+
+    /// Returns what `tokens` are, `None` where it takes a regular expression.
+    fn of(tokens: &[Token]) -> Option<Self> {
+        let literal = |tokens: &[Token]| -> Option<String> {
+            let chars = tokens.iter().map(|token| match token {
+                Token::Literal(c) => Some(*c),
+                _ => None,
+            });
+            chars.collect()
+        };
+        match tokens {
+            [Token::Many, rest @ ..] => literal(rest).map(Self::Suffix),
+            [rest @ .., Token::Many] => literal(rest).map(Self::Prefix),
+            _ => literal(tokens).map(Self::Exact),
         }
     }
 }
@@ -177,18 +241,32 @@ impl Glob {
         regex
     }
 
-    /// Returns what can be said of a file by its name alone.
-    pub(super) fn name_rule(&self) -> NameRule {
+    /// Returns the pattern as a component, where it is one.
+    pub(super) fn component(&self) -> Option<Component> {
+        use Segment::{AnyDepth, Name};
+        let (anchored, tokens, directory) = match self.segments.as_slice() {
+            [Name(tokens)] => (true, tokens, false),
+            [Name(tokens), AnyDepth] => (true, tokens, true),
+            [AnyDepth, Name(tokens)] => (false, tokens, false),
+            [AnyDepth, Name(tokens), AnyDepth] => (false, tokens, true),
+            _ => return None,
+        };
+        Some(Component {
+            text: Text::of(tokens)?,
+            anchored,
+            directory,
+        })
+    }
+
+    /// Returns whether no file matches where no directory above it does.
+    pub(super) fn is_directory(&self) -> bool {
         use Segment::{AnyDepth, Name};
         match self.segments.as_slice() {
-            [AnyDepth, Name(tokens)] => name_rule(tokens),
             // A class may match the slash that would have to follow it.
-            [AnyDepth, Name(tokens), AnyDepth]
-                if !tokens.iter().any(|t| matches!(t, Token::Class { .. })) =>
-            {
-                NameRule::Never
-            }
-            _ => NameRule::Unknown,
+            [AnyDepth, Name(tokens), AnyDepth] => !tokens
+                .iter()
+                .any(|token| matches!(token, Token::Class { .. })),
+            _ => false,
         }
     }
 
@@ -235,22 +313,6 @@ fn push_class(regex: &mut String, negated: bool, ranges: &[(char, char)]) {
         );
     }
     regex.push(']');
-}
-
-fn name_rule(tokens: &[Token]) -> NameRule {
-    let literal = |tokens: &[Token]| -> Option<String> {
-        let chars = tokens.iter().map(|token| match token {
-            Token::Literal(c) => Some(*c),
-            _ => None,
-        });
-        chars.collect()
-    };
-    let rule = match tokens {
-        [Token::Many, rest @ ..] => literal(rest).map(NameRule::Suffix),
-        [rest @ .., Token::Many] => literal(rest).map(NameRule::Prefix),
-        _ => literal(tokens).map(NameRule::Exact),
-    };
-    rule.unwrap_or(NameRule::Unknown)
 }
 
 /// Reads one component.
