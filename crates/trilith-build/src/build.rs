@@ -261,6 +261,15 @@ async fn build_and_publish(
             layers: of_level.cloned().collect(),
         };
         records.remember_image(&level.top.descriptor.digest, &record);
+        // The next build may start from it.
+        if target.destination == Destination::Registry && level.level < Level::Source {
+            records.remember_manifest(&level.top);
+            for (_, image) in &level.images {
+                let config = &image.manifest().config().digest;
+                records.remember_manifest(&image.manifest().to_raw());
+                records.remember_config(config, &image.config().to_bytes());
+            }
+        }
     }
     if options.engine.load && !built.loaded {
         for &level in &plan.tags_to_write {

@@ -1,5 +1,6 @@
-//! What a batch knows of the images that its builds start from: what each name points to is asked
-//! once, and each manifest and configuration read once, however many variants and names it has.
+//! What is known of the images that builds start from: in a batch what each name points to is asked
+//! once, however many variants and names it has, and on one machine each manifest and configuration
+//! is read once, by its digest. Some registries count what is read, and none what is asked.
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -18,11 +19,12 @@ use trilith_oci::{
 use crate::context::Context;
 use crate::error;
 use crate::load::{ResolvedImage, resolve};
+use crate::records::Records;
 
 /// How many manifests are kept, and how many configurations. Those who share them are neighbours in a batch.
 const DOCUMENTS: usize = 256;
 
-/// The largest blob that is kept, in bytes: configurations, not layers.
+/// The largest document that is kept, in bytes: configurations, not layers.
 const LARGEST: u64 = 64 << 10;
 
 /// What is known of images.
@@ -51,10 +53,8 @@ impl KnownImages {
         let ask = async || {
             let mut resolved = resolve(context, place, platform).await?;
             if let (Some(image), Place::Registry(_)) = (&mut resolved, place) {
-                image.store = Arc::new(Remembering {
-                    store: Arc::clone(&image.store),
-                    documents: Arc::clone(&self.documents),
-                });
+                let documents = Arc::clone(&self.documents);
+                image.store = Remembering::of(context, &image.store, documents);
             }
             Ok(resolved)
         };
@@ -94,10 +94,30 @@ impl<T> Recent<T> {
     }
 }
 
+/// Returns `store`, what is read of which is remembered on this machine.
+pub(crate) fn remembering(context: &Context, store: &Arc<dyn ImageStore>) -> Arc<dyn ImageStore> {
+    Remembering::of(context, store, Arc::default())
+}
+
 /// A repository whose manifests and configurations are read once.
 struct Remembering {
     store: Arc<dyn ImageStore>,
     documents: Arc<Documents>,
+    records: Records,
+}
+
+impl Remembering {
+    fn of(
+        context: &Context,
+        store: &Arc<dyn ImageStore>,
+        documents: Arc<Documents>,
+    ) -> Arc<dyn ImageStore> {
+        Arc::new(Self {
+            store: Arc::clone(store),
+            documents,
+            records: context.records(),
+        })
+    }
 }
 
 #[async_trait]
@@ -115,7 +135,16 @@ impl ImageStore for Remembering {
             return self.store.fetch_manifest(name).await;
         };
         let manifest = self.documents.manifests.get(digest);
-        let fetch = || self.store.fetch_manifest(name);
+        let fetch = async || {
+            if let Some(manifest) = self.records.manifest(digest) {
+                return Ok::<_, Error>(manifest);
+            }
+            let manifest = self.store.fetch_manifest(name).await?;
+            if manifest.descriptor.size <= LARGEST {
+                self.records.remember_manifest(&manifest);
+            }
+            Ok(manifest)
+        };
         manifest.get_or_try_init(fetch).await.cloned()
     }
 
@@ -124,7 +153,14 @@ impl ImageStore for Remembering {
             return self.store.fetch_blob(blob).await;
         }
         let config = self.documents.configs.get(&blob.digest);
-        let fetch = || read_blob(&*self.store, blob, LARGEST);
+        let fetch = async || {
+            if let Some(config) = self.records.config(&blob.digest) {
+                return Ok::<_, Error>(config);
+            }
+            let config = read_blob(&*self.store, blob, LARGEST).await?;
+            self.records.remember_config(&blob.digest, &config);
+            Ok(config)
+        };
         let bytes = config.get_or_try_init(fetch).await?.clone();
         Ok(Box::pin(stream::once(async move { Ok(bytes) })))
     }

@@ -1,17 +1,20 @@
 //! What this machine remembers of images: which keys a digest carries, which layer a
-//! payload became, what a project was last built into, and which layers know no users.
+//! payload became, what a project was last built into, which layers know no users, and the manifests
+//! and configurations that builds have read.
 //!
 //! Records only ever save work. Each is one small JSON file, written beside its place and
 //! renamed into it; one that is missing, unreadable or does not parse is as good as none.
 
+use std::borrow::Cow;
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
+use bytes::Bytes;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use trilith_core::{Digest, InputHash, Level};
-use trilith_oci::Descriptor;
+use trilith_oci::{Descriptor, RawManifest};
 
 /// The records of one store, in the directory `records` beside its blobs.
 #[derive(Clone, Debug)]
@@ -49,6 +52,13 @@ pub(crate) struct PayloadRecord {
     /// Whether it is a layer of the image it comes from, and not in the store.
     #[serde(default)]
     pub(crate) foreign: bool,
+}
+
+/// A manifest, whose media type need not be in it.
+#[derive(serde::Serialize, serde::Deserialize)]
+struct ManifestRecord<'a> {
+    media_type: Cow<'a, str>,
+    text: Cow<'a, str>,
 }
 
 /// What a project was last built into.
@@ -108,6 +118,38 @@ impl Records {
         self.write("payloads", &key.to_hex(), record);
     }
 
+    /// Returns the manifest `digest`, where it has been read before.
+    pub(crate) fn manifest(&self, digest: &Digest) -> Option<RawManifest> {
+        let record: ManifestRecord<'_> = self.read("manifests", digest.hex())?;
+        let bytes = Bytes::from(record.text.into_owned());
+        let descriptor = Descriptor::of(&record.media_type, &bytes);
+        (descriptor.digest == *digest).then_some(RawManifest { descriptor, bytes })
+    }
+
+    /// Remembers a manifest.
+    pub(crate) fn remember_manifest(&self, manifest: &RawManifest) {
+        if let Ok(text) = str::from_utf8(&manifest.bytes) {
+            let record = ManifestRecord {
+                media_type: manifest.descriptor.media_type.as_str().into(),
+                text: text.into(),
+            };
+            self.write("manifests", manifest.descriptor.digest.hex(), &record);
+        }
+    }
+
+    /// Returns the configuration `digest`, where it has been read before.
+    pub(crate) fn config(&self, digest: &Digest) -> Option<Bytes> {
+        let text: String = self.read("configs", digest.hex())?;
+        (Digest::of(text.as_bytes()) == *digest).then(|| text.into())
+    }
+
+    /// Remembers a configuration; what is no text is none.
+    pub(crate) fn remember_config(&self, digest: &Digest, config: &[u8]) {
+        if let Ok(text) = str::from_utf8(config) {
+            self.write("configs", digest.hex(), &text);
+        }
+    }
+
     /// Returns what the project in `directory` was last built into.
     #[must_use]
     pub(crate) fn last_build(&self, directory: &Path) -> Option<LastBuild> {
@@ -150,7 +192,15 @@ impl Records {
 
     /// Returns the files of every kind of record.
     pub(crate) fn all_files(&self) -> Vec<PathBuf> {
-        let kinds = ["images", "payloads", "projects", "without-users"].into_iter();
+        let kinds = [
+            "configs",
+            "images",
+            "manifests",
+            "payloads",
+            "projects",
+            "without-users",
+        ];
+        let kinds = kinds.into_iter();
         kinds.flat_map(|kind| self.files(kind)).collect()
     }
 
@@ -212,6 +262,33 @@ mod tests {
         let path = store.path().join("records/images").join(digest.hex());
         std::fs::write(&path, b"{\"key\":").unwrap();
         assert_eq!(records.image(&digest), None);
+    }
+
+    #[test]
+    fn documents_are_what_their_digests_say() {
+        let store = tempfile::tempdir().unwrap();
+        let records = Records::new(store.path());
+        let bytes = Bytes::from("{\"schemaVersion\": 2,\n \"é\": \"\\n\"}");
+        let descriptor = Descriptor::of("application/vnd.oci.image.manifest.v1+json", &bytes);
+        let manifest = RawManifest { descriptor, bytes };
+        let digest = &manifest.descriptor.digest;
+        assert_eq!(records.manifest(digest), None);
+        records.remember_manifest(&manifest);
+        records.remember_config(digest, &manifest.bytes);
+        assert_eq!(records.manifest(digest).as_ref(), Some(&manifest));
+        assert_eq!(records.config(digest).as_ref(), Some(&manifest.bytes));
+
+        for kind in ["manifests", "configs"] {
+            let path = store.path().join("records").join(kind).join(digest.hex());
+            let changed = std::fs::read_to_string(&path).unwrap().replace('2', "3");
+            std::fs::write(&path, changed).unwrap();
+        }
+        assert_eq!(records.manifest(digest), None);
+        assert_eq!(records.config(digest), None);
+
+        let layer = Digest::of(b"\xff");
+        records.remember_config(&layer, b"\xff");
+        assert_eq!(records.config(&layer), None);
     }
 
     #[test]

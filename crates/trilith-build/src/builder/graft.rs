@@ -17,10 +17,11 @@ use super::{Builder, Built, BuiltLevel, Capabilities, Job};
 use crate::build::unless_interrupted;
 use crate::carried;
 use crate::error::Error;
+use crate::known;
 use crate::labels;
 use crate::layers::{ReadyLayer, ensure_layers, ensure_user_layers};
 use crate::load::Loaded;
-use crate::target::{self, Target};
+use crate::target::{self, Destination, Target};
 use crate::transfer;
 
 /// Grafts layers.
@@ -52,7 +53,7 @@ impl Builder for GraftBuilder {
                     Ok((ground, user))
                 }
                 BuildFrom::Level(level, digest) => {
-                    let ground = level_ground(loaded, target, *level, digest).await?;
+                    let ground = level_ground(job, *level, digest).await?;
                     Ok((ground, Vec::new()))
                 }
             }
@@ -152,16 +153,17 @@ async fn base_ground(loaded: &Loaded, target: &Target) -> Result<Ground, Error> 
 }
 
 /// Returns the existing image of a level, all of whose blobs are at the target.
-async fn level_ground(
-    loaded: &Loaded,
-    target: &Target,
-    level: Level,
-    digest: &Digest,
-) -> Result<Ground, Error> {
+async fn level_ground(job: Job<'_>, level: Level, digest: &Digest) -> Result<Ground, Error> {
+    let loaded = job.loaded;
     let name = Name::Digest(digest.clone());
+    let store = &job.target.store;
+    let store = match job.target.destination {
+        Destination::Registry => known::remembering(job.context, store),
+        Destination::Store | Destination::Engine => Arc::clone(store),
+    };
     Ok(Ground {
         level: Some(level),
-        images: load_images(&target.store, &name, &loaded.settings.platforms).await?,
+        images: load_images(&store, &name, &loaded.settings.platforms).await?,
         base: loaded.base.as_ref().map(|base| base.digest.clone()),
         origins: vec![BlobOrigin::Present],
     })

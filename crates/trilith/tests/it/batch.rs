@@ -254,6 +254,17 @@ fn a_base_is_asked_for_and_read_once_whatever_its_names_and_variants() {
     assert_eq!(read.len(), 2, "{read:?}");
     let is_read = |what: &str| read.iter().filter(|path| path.contains(what)).count() == 1;
     assert!(is_read("/manifests/") && is_read("/blobs/"), "{read:?}");
+
+    // Nor again by the next batch, which has other source to put on it.
+    scene.project.write("app/main.py", "print('changed')\n");
+    let changed = ["--matrix", matrix.to_str().unwrap(), "--manifest", "changed.jsonl"];
+    assert_eq!(scene.batch(&list, &changed)["built"], 3);
+    let requests = scene.requests();
+    let (reads, of_base): (Vec<_>, Vec<_>) = requests
+        .iter()
+        .filter(|(_, path)| !path.contains("/acme/agents/"))
+        .partition(|(method, _)| method == "GET");
+    assert_eq!((reads.len(), of_base.len()), (0, 2), "{requests:?}");
 }
 
 #[test]

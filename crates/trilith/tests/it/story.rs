@@ -110,11 +110,16 @@ fn three_levels_on_one_registry() {
             .any(|request| request.contains("/v2/base/blobs/")),
         "{seen:#?}"
     );
+    // What the lock image is made of is known, as it was made here.
+    let read: Vec<_> = seen.iter().filter(|r| r.starts_with("GET ")).collect();
+    assert!(read.is_empty(), "{read:#?}");
 
     // Lock changed: the versioned image serves, and its tag is left alone.
     project.write("vendor/lib.py", "VALUE = 2\n");
     let fourth = trilith.push(&project);
     assert_eq!(fourth["tags"].as_array().unwrap().len(), 2);
+    let seen = requests(&registry);
+    assert!(!seen.iter().any(|r| r.starts_with("GET ")), "{seen:#?}");
     assert_eq!(reused(&fourth), [false, true]);
 
     // Base changed: everything is tagged anew, and both layers are reused.
