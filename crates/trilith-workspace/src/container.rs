@@ -35,10 +35,11 @@ const KEY_FILE: &str = "/.trilith/key";
 const PORT: u16 = 8000;
 /// The network in which the container has no port of its own.
 const HOST_NETWORK: &str = "host";
-/// How often an agent that does not answer yet is asked.
-const PATIENCE: Duration = Duration::from_millis(5);
+/// How soon an agent that does not answer yet is asked again, at first and at most.
+const FIRST_PAUSE: Duration = Duration::from_millis(1);
+const LONGEST_PAUSE: Duration = Duration::from_millis(16);
 /// How often a container whose agent has an address is looked at meanwhile, in questions to the agent.
-const LOOK: u32 = 10;
+const LOOK: u32 = 8;
 /// How many lines of a container's output an error shows.
 const LOG_LINES: u32 = 50;
 /// The longest `/etc/passwd` that is looked through, in bytes.
@@ -411,6 +412,7 @@ async fn answer(
     key: &SessionKey,
 ) -> Result<(Agent, String, Container), Error> {
     let mut known: Option<(Agent, String, Container)> = None;
+    let mut pause = FIRST_PAUSE;
     for question in 0_u32.. {
         if known.is_none() || question % LOOK == 0 {
             let container = container(engine, id).await?;
@@ -442,7 +444,8 @@ async fn answer(
         {
             return Ok(known);
         }
-        sleep(PATIENCE).await;
+        sleep(pause).await;
+        pause = LONGEST_PAUSE.min(pause * 2);
     }
     Err(Error::Missing(id.to_owned()))
 }
