@@ -1,4 +1,4 @@
-//! `cargo xtask bench`: Trilith against its peers, built for release.
+//! `cargo xtask bench`: Trilith against its peers, built as it is handed on.
 
 use std::process::ExitCode;
 
@@ -20,14 +20,15 @@ fn try_run(names: &[&str]) -> Outcome {
     packages::ensure(packages::FOR_TESTS)?;
     run(cargo().args([
         "build",
-        "--release",
+        "--profile",
+        "dist",
         "--package",
         "trilith",
         "--package",
         "trilith-bench",
     ]))?;
-    let release = root().join("target/release");
-    run(command(release.join("trilith-bench"))
-        .arg(release.join("trilith"))
+    let built = root().join("target/dist");
+    run(command(built.join("trilith-bench"))
+        .arg(built.join("trilith"))
         .args(names))
 }
