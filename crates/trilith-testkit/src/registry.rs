@@ -10,7 +10,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use base64::Engine as _;
 
-use crate::command::stdout_of;
+use crate::command::{assert_success, stdout_of};
 use crate::guard::{Guard, new_dir};
 use crate::http::{self, Request, Response};
 
@@ -19,6 +19,9 @@ use crate::http::{self, Request, Response};
 pub struct RegistryOptions {
     /// User and password that every request needs (HTTP basic authentication).
     pub auth: Option<(String, String)>,
+    /// Whether user and password are for a service that gives out tokens, one of which every request
+    /// needs, as with the public registries.
+    pub tokens: bool,
     /// Whether manifests and blobs may be deleted.
     pub delete: bool,
     /// Whether what is known of blobs is kept in memory, as Debian's own configuration has it. It then
@@ -54,6 +57,7 @@ pub struct Registry {
     guard: Guard,
     host: String,
     auth: Option<(String, String)>,
+    tokens: Option<Tokens>,
     forgotten: AtomicUsize,
 }
 
@@ -87,7 +91,19 @@ impl Registry {
         if options.cache {
             config["storage"]["cache"] = serde_json::json!({"blobdescriptor": "inmemory"});
         }
-        if let Some((user, password)) = &options.auth {
+        let mut tokens = None;
+        if let Some((user, password)) = &options.auth
+            && options.tokens
+        {
+            let service = Tokens::start(user, password);
+            config["auth"] = serde_json::json!({"token": {
+                "realm": format!("http://{}/token", service.host),
+                "service": "testkit",
+                "issuer": "testkit",
+                "rootcertbundle": service.guard.dir().join("cert.pem"),
+            }});
+            tokens = Some(service);
+        } else if let Some((user, password)) = &options.auth {
             let file = dir.join("htpasswd");
             fs::write(&file, htpasswd(user, password)).expect("cannot write `htpasswd`");
             config["auth"] = serde_json::json!({"htpasswd": {"realm": "testkit", "path": file}});
@@ -108,6 +124,7 @@ impl Registry {
             guard,
             host,
             auth: options.auth,
+            tokens,
             forgotten: AtomicUsize::new(0),
         }
     }
@@ -129,6 +146,14 @@ impl Registry {
     pub fn auth(&self) -> Option<(&str, &str)> {
         let (user, password) = self.auth.as_ref()?;
         Some((user, password))
+    }
+
+    /// Returns user and password as `docker login` keeps them, where the registry asks for them.
+    #[must_use]
+    pub fn login(&self) -> Option<String> {
+        let (user, password) = self.auth()?;
+        let plain = format!("{user}:{password}");
+        Some(base64::engine::general_purpose::STANDARD.encode(plain))
     }
 
     /// Returns the requests that were answered since the start or the last
@@ -220,15 +245,66 @@ impl Registry {
     #[must_use]
     pub fn get(&self, method: &str, path: &str, headers: &[(&str, &str)]) -> Response {
         let mut headers = headers.to_vec();
-        let credentials = self.auth.as_ref().map(|(user, password)| {
-            let plain = format!("{user}:{password}");
-            let coded = base64::engine::general_purpose::STANDARD.encode(plain);
-            format!("Basic {coded}")
-        });
+        let basic = self.login().map(|login| format!("Basic {login}"));
+        let credentials = match (&self.tokens, basic) {
+            (Some(tokens), Some(basic)) => Some(tokens.get(&basic, path)),
+            (_, basic) => basic,
+        };
         if let Some(credentials) = &credentials {
             headers.push(("Authorization", credentials));
         }
         http::request(&self.host, method, path, &headers)
+    }
+}
+
+/// The service that gives out tokens for a registry.
+#[derive(Debug)]
+struct Tokens {
+    guard: Guard,
+    host: String,
+}
+
+impl Tokens {
+    fn start(user: &str, password: &str) -> Self {
+        let dir = new_dir("tokens");
+        assert_success(
+            Command::new("openssl")
+                .args([
+                    "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2",
+                ])
+                .args([
+                    "-subj",
+                    "/CN=testkit",
+                    "-keyout",
+                    "key.pem",
+                    "-out",
+                    "cert.pem",
+                ])
+                .current_dir(&dir),
+        );
+        let mut service = Command::new("python3");
+        service.args(["-c", include_str!("tokens.py"), user, password]);
+        let guard = Guard::start(dir.clone(), service.arg(dir));
+        let host = guard.wait_until("the service for tokens", || {
+            let said = fs::read_to_string(guard.dir().join("stdout")).ok()?;
+            Some(format!("127.0.0.1:{}", said.strip_suffix('\n')?))
+        });
+        Self { guard, host }
+    }
+
+    /// Returns what a request for `path` has to carry.
+    fn get(&self, basic: &str, path: &str) -> String {
+        let repository = path.strip_prefix("/v2/").and_then(|rest| {
+            let ends = ["/manifests/", "/blobs/", "/tags/"];
+            let mut ends = ends.iter().filter_map(|end| rest.split_once(end));
+            ends.next().map(|(repository, _)| repository)
+        });
+        let repository = repository.expect("only repositories are looked at");
+        let path = format!("/token?service=testkit&scope=repository:{repository}:pull");
+        let answer = http::request(&self.host, "GET", &path, &[("Authorization", basic)]);
+        let answer: serde_json::Value = serde_json::from_slice(&answer.body).unwrap_or_default();
+        let token = answer["token"].as_str().expect("no token was given");
+        format!("Bearer {token}")
     }
 }
 

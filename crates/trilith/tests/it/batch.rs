@@ -257,7 +257,12 @@ fn a_base_is_asked_for_and_read_once_whatever_its_names_and_variants() {
 
     // Nor again by the next batch, which has other source to put on it.
     scene.project.write("app/main.py", "print('changed')\n");
-    let changed = ["--matrix", matrix.to_str().unwrap(), "--manifest", "changed.jsonl"];
+    let changed = [
+        "--matrix",
+        matrix.to_str().unwrap(),
+        "--manifest",
+        "changed.jsonl",
+    ];
     assert_eq!(scene.batch(&list, &changed)["built"], 3);
     let requests = scene.requests();
     let (reads, of_base): (Vec<_>, Vec<_>) = requests

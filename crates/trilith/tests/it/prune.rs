@@ -375,9 +375,13 @@ fn wrong_quantities_and_empty_stores() {
 /// A registry that deletes, and two sources of so many `files` more pushed to it, the first ten days
 /// ago.
 fn pushed_twice(files: usize) -> (Scene, Value, Value) {
+    pushed_twice_to(RegistryOptions::default(), files)
+}
+
+fn pushed_twice_to(options: RegistryOptions, files: usize) -> (Scene, Value, Value) {
     let registry = Registry::start(RegistryOptions {
         delete: true,
-        ..RegistryOptions::default()
+        ..options
     });
     let base = busybox_image(&registry, "base:1", &ImageOptions::default());
     let project = project(&registry, "acme/app", &base.reference);
@@ -389,6 +393,7 @@ fn pushed_twice(files: usize) -> (Scene, Value, Value) {
         project,
         trilith: Trilith::new(),
     };
+    scene.trilith.log_in(&scene.registry);
     let first = scene.trilith.push(&scene.project);
     age(&scene.trilith.store().join("records"));
     scene.project.write("app/main.py", "changed = True\n");
@@ -456,6 +461,32 @@ fn a_repository_on_a_registry() {
         ),
         (3, 0)
     );
+}
+
+#[test]
+fn a_registry_that_wants_tokens() {
+    let options = RegistryOptions {
+        auth: Some(("ann".to_owned(), "t0ken-passw0rd".to_owned())),
+        tokens: true,
+        ..RegistryOptions::default()
+    };
+    let (scene, first, _second) = pushed_twice_to(options, 0);
+    // A token for both repositories was asked for.
+    let requests = scene.registry.requests().into_iter();
+    let mounts = requests.filter(|request| request.path.contains("from=base"));
+    let mounted: Vec<_> = mounts.map(|mount| mount.status).collect();
+    assert_eq!(mounted, [Some(201); 2], "of a base of two layers");
+    let name = tag(&first["reference"]).to_owned();
+    assert!(scene.registry.tags("acme/app").contains(&name));
+    // And one to delete, which no build asks for.
+    let report = prune_registry(&scene, &["--yes", "--keep-level", "versioned"]);
+    assert_eq!(
+        (&report["dry_run"], pruned(&report)),
+        (&false.into(), vec!["source"])
+    );
+    let after = scene.registry.tags("acme/app");
+    assert_eq!(after.len(), 3);
+    assert!(!after.contains(&name));
 }
 
 #[test]

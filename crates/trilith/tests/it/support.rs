@@ -1,5 +1,6 @@
 //! A Trilith with a home of its own, and what tests ask about images again and again.
 
+use std::fs;
 use std::path::Path;
 use std::process::{Command, Output};
 
@@ -62,6 +63,17 @@ impl Trilith {
     }
 
     /// Builds `project` into its registry.
+    /// Writes what `docker login` would, where the registry asks for credentials.
+    pub(crate) fn log_in(&self, registry: &Registry) {
+        let Some(login) = registry.login() else {
+            return;
+        };
+        let config = self.home().join(".docker/config.json");
+        fs::create_dir_all(config.parent().unwrap()).unwrap();
+        let auths = serde_json::json!({"auths": {registry.host(): {"auth": login}}});
+        fs::write(config, auths.to_string()).unwrap();
+    }
+
     pub(crate) fn push(&self, project: &Project) -> Value {
         self.json(&["build", "--push", "--project", path(project)])
     }

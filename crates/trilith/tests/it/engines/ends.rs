@@ -137,13 +137,7 @@ pub(super) fn secrets_stay_secret(engine: Start) {
     let base = busybox_image(&registry, "base:1", &ImageOptions::default());
     let (engine, trilith) = (engine(), Trilith::new());
     let project = project(&registry, &base.reference);
-    // `robot` and the password, in base 64.
-    let login = "cm9ib3Q6cjNnaXN0cnktcGFzc3cwcmQ=";
-    let config = trilith.home().join(".docker/config.json");
-    std::fs::create_dir_all(config.parent().unwrap()).unwrap();
-    let host = registry.host();
-    let auths = format!(r#"{{"auths":{{"{host}":{{"auth":"{login}"}}}}}}"#);
-    std::fs::write(config, auths).unwrap();
+    trilith.log_in(&registry);
     let step = "RUN --mount=type=secret,id=token grep -c nobody /run/secrets/token > /seen; \
         echo \"by $http_proxy\"";
     project.write("Dockerfile", format!("{DOCKERFILE}{step}\n"));
