@@ -122,7 +122,7 @@ fn remedy(kind: EngineKind) -> &'static str {
         EngineKind::Buildkit => {
             "start `buildkitd`, or run it in a container (`docker run --detach --privileged --name \
              buildkitd moby/buildkit`), and set `BUILDKIT_HOST` to where it listens, as in \
-             `docker-container://buildkitd`"
+             `docker-container://buildkitd`, and `BUILDKIT_TLS_DIR` where that is TLS"
         }
     }
 }

@@ -158,6 +158,7 @@ fn engines(docker: Option<PathBuf>) -> EngineAddresses {
         docker_config: docker,
         container_host: text("CONTAINER_HOST"),
         buildkit_host: text("BUILDKIT_HOST"),
+        buildkit_certificates: path("BUILDKIT_TLS_DIR"),
         runtime: xdg("XDG_RUNTIME_DIR"),
         // As Podman has it: other places for temporary files may be in memory.
         temporary: path("TMPDIR").unwrap_or_else(|| "/var/tmp".into()),

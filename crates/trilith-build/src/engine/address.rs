@@ -121,14 +121,17 @@ impl fmt::Display for EngineAddress {
 }
 
 impl TlsFiles {
-    /// Returns the usual files in `directory`: `ca.pem`, `cert.pem` and `key.pem`, those that are
-    /// there.
+    /// Returns the usual files in `directory`, those that are there: `ca.pem`, `cert.pem` and
+    /// `key.pem`, or as Kubernetes names them, `ca.crt`, `tls.crt` and `tls.key`.
     #[must_use]
     pub fn in_directory(directory: &Path) -> Self {
-        let file = |name| Some(directory.join(name)).filter(|path| path.exists());
+        let file = |names: [&str; 2]| {
+            let mut paths = names.into_iter().map(|name| directory.join(name));
+            paths.find(|path| path.exists())
+        };
         Self {
-            ca: file("ca.pem"),
-            identity: file("cert.pem").zip(file("key.pem")),
+            ca: file(["ca.pem", "ca.crt"]),
+            identity: file(["cert.pem", "tls.crt"]).zip(file(["key.pem", "tls.key"])),
         }
     }
 
@@ -315,6 +318,27 @@ mod tests {
             EngineAddress::Unix(_) => false,
         };
         assert!(tls("tcp://a:1") && tls("https://a:1") && !tls("http://a:1") && !tls("unix:/a"));
+    }
+
+    #[test]
+    fn files_of_tls() {
+        let directory = tempfile::tempdir().unwrap();
+        let at = |name: &str| directory.path().join(name);
+        let found = || TlsFiles::in_directory(directory.path());
+        assert_eq!(found(), TlsFiles::default());
+        for name in ["ca.crt", "tls.crt"] {
+            fs::write(at(name), "").unwrap();
+        }
+        let ca = Some(at("ca.crt"));
+        assert_eq!(found(), TlsFiles { ca, identity: None });
+        for name in ["tls.key", "ca.pem"] {
+            fs::write(at(name), "").unwrap();
+        }
+        let expected = TlsFiles {
+            ca: Some(at("ca.pem")),
+            identity: Some((at("tls.crt"), at("tls.key"))),
+        };
+        assert_eq!(found(), expected);
     }
 
     #[test]

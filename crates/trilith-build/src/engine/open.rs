@@ -48,6 +48,9 @@ pub struct EngineAddresses {
     pub container_host: Option<String>,
     /// `BUILDKIT_HOST`.
     pub buildkit_host: Option<String>,
+    /// The directory with the certificates for a `buildkit_host` of TCP, which is spoken to by TLS
+    /// then: `BUILDKIT_TLS_DIR`.
+    pub buildkit_certificates: Option<PathBuf>,
     /// `XDG_RUNTIME_DIR`, where the sockets of engines without root are.
     pub runtime: Option<PathBuf>,
     /// Where contexts are unpacked for engines that read them from disk.
@@ -243,7 +246,9 @@ fn open_buildkit(
     } else {
         EngineAddress::default()
     };
-    let address = BuildkitAddress::parse(&text, None, &docker);
+    let certificates = addresses.buildkit_certificates.as_deref();
+    let tls = certificates.map(TlsFiles::in_directory);
+    let address = BuildkitAddress::parse(&text, tls, &docker);
     let address = address.map_err(|error| no_address(EngineKind::Buildkit, error))?;
     let engine = BuildkitEngine::try_new(address, registry.clone())?;
     Ok(Arc::new(engine))

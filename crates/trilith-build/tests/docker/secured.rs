@@ -11,8 +11,8 @@ use rustls::server::WebPkiClientVerifier;
 use tokio::net::TcpListener;
 use tokio_rustls::TlsAcceptor;
 use trilith_build::engine::{
-    BuildkitAddress, BuildkitEngine, DockerEngine, Engine, EngineAddress, EngineError, Export,
-    TlsFiles,
+    BuildkitAddress, BuildkitEngine, DockerEngine, Engine, EngineAddress, EngineAddresses,
+    EngineError, EngineKind, Export, TlsFiles, open_engine,
 };
 use trilith_testkit::assert_success;
 
@@ -122,6 +122,13 @@ async fn both_sides_prove_who_they_are() {
         BuildkitEngine::try_new(address, registry_client(&[])).unwrap()
     };
     buildkit(&files).info().await.unwrap();
+    let addresses = EngineAddresses {
+        buildkit_host: Some(address.clone()),
+        buildkit_certificates: Some(directory.to_owned()),
+        ..EngineAddresses::default()
+    };
+    let found = open_engine(EngineKind::Buildkit, &addresses, &registry_client(&[])).unwrap();
+    found.info().await.unwrap();
     assert!(buildkit(&anonymous).info().await.is_err());
     let error = buildkit(&trusting_the_system).info().await.unwrap_err();
     assert!(

@@ -140,6 +140,28 @@ path = "Dockerfile"
 }
 
 #[test]
+fn certificates_of_a_buildkitd_are_read() {
+    let trilith = Trilith::new();
+    let certificates = trilith.home().join("certificates");
+    fs::create_dir(&certificates).unwrap();
+    fs::write(certificates.join("ca.pem"), "planted-word").unwrap();
+    let (document, report) = both(|| {
+        let mut command = trilith.command();
+        command
+            .env("PATH", "/nonexistent")
+            .env("BUILDKIT_HOST", "tcp://127.0.0.1:1")
+            .env("BUILDKIT_TLS_DIR", &certificates);
+        command
+    });
+    let problem = document["engines"][2]["problem"].as_str().unwrap();
+    assert!(problem.contains("certificates/ca.pem"), "{problem}");
+    assert!(
+        !format!("{document}{report}").contains("planted-word"),
+        "{report}"
+    );
+}
+
+#[test]
 fn contexts_of_docker_are_followed() {
     let dockerd = Dockerd::start();
     let trilith = Trilith::new();
