@@ -266,7 +266,7 @@ impl From<hyper::Error> for Unsolved {
 impl From<Status> for Unsolved {
     fn from(status: Status) -> Self {
         if is_broken(&status) {
-            Self::Broken(Box::new(status))
+            Self::Broken(cause_of(&status))
         } else {
             Self::Said(status)
         }
@@ -321,6 +321,14 @@ fn is_broken(status: &Status) -> bool {
         source = error.source();
     }
     false
+}
+
+/// Returns what went wrong with a connection, without what is said around it.
+fn cause_of(status: &Status) -> Box<dyn std::error::Error + Send + Sync> {
+    let outer = std::error::Error::source(status);
+    let innermost = std::iter::successors(outer, |error| error.source()).last();
+    let cause = innermost.map_or_else(|| status.message().to_owned(), ToString::to_string);
+    cause.into()
 }
 
 /// Returns `message` without what BuildKit says before everything.
