@@ -188,7 +188,7 @@ impl Session<'_> {
             platform,
             grounds,
             pins,
-            self.names_grounds(grounds).await?,
+            self.names_grounds(recipe, grounds).await?,
         )?;
         let identity = self.identity;
         self.job.context.observe(Event::Building {
@@ -251,7 +251,7 @@ impl Session<'_> {
         for platform in platforms {
             let (grounds, pins) = self.for_platform(recipe, &grounds, platform).await?;
             for level in levels_to_build(recipe, plan) {
-                let named = self.names_grounds(&grounds).await?;
+                let named = self.names_grounds(recipe, &grounds).await?;
                 let sent = instructions(recipe, level, platform, &grounds, &pins, named)?;
                 let mut name = level.to_string();
                 if platforms.len() > 1 {

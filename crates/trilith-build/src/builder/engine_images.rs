@@ -93,9 +93,13 @@ impl<'a> Session<'a> {
     }
 
     /// Returns whether the engine can be told of `grounds` by name; it is asked only where there
-    /// is something to tell.
-    pub(super) async fn names_grounds(&self, grounds: &Grounds) -> Result<bool, Error> {
-        let told = !grounds.images.is_empty() && !grounds.local;
+    /// is something to tell. A frontend that does not know of names would pass over them.
+    pub(super) async fn names_grounds(
+        &self,
+        recipe: &LoadedDockerfile,
+        grounds: &Grounds,
+    ) -> Result<bool, Error> {
+        let told = !grounds.images.is_empty() && !grounds.local && !recipe.names_frontend();
         Ok(told && self.can(Feature::NamedContexts).await?)
     }
 

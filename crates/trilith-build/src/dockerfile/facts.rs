@@ -138,13 +138,8 @@ impl<'c, 'd: 'c> Collector<'c, 'd> {
     }
 
     fn collect(&mut self, stages: [usize; 3]) -> Result<(), DockerfileError> {
-        let syntax = self
-            .arguments
-            .args
-            .get("BUILDKIT_SYNTAX")
-            .map(String::as_str);
-        if let Some(syntax) = syntax.or(self.graph.dockerfile.syntax()) {
-            self.input(Level::Versioned, "dockerfile/syntax".to_owned(), syntax);
+        if let Some(frontend) = self.graph.dockerfile.frontend(&self.arguments.args) {
+            self.input(Level::Versioned, "dockerfile/syntax".to_owned(), frontend);
         }
         let mut below = BTreeSet::new();
         for (at, (level, stage)) in Level::ALL.into_iter().zip(stages).enumerate() {

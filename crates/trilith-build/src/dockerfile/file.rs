@@ -2,6 +2,7 @@
 //!
 //! Arguments are not known yet, so neither is what a stage builds on: see [`super::StageGraph`].
 
+use std::collections::BTreeMap;
 use std::ops::Range;
 
 use super::error::{DockerfileError, Problem};
@@ -99,6 +100,12 @@ impl Dockerfile {
     #[must_use]
     pub fn syntax(&self) -> Option<&str> {
         self.directives.syntax.as_deref()
+    }
+
+    /// Returns the frontend that builds the file with these arguments, `None` for the engine's own.
+    pub(crate) fn frontend<'a>(&'a self, args: &'a BTreeMap<String, String>) -> Option<&'a str> {
+        let told = args.get("BUILDKIT_SYNTAX").map(String::as_str);
+        told.or(self.syntax())
     }
 
     /// Returns whether an `ARG` declares `name`, before the first stage or in any.

@@ -262,6 +262,12 @@ impl LoadedDockerfile {
         !self.recipe.levels.is_empty() || matches!(self.source, Source::Template(_))
     }
 
+    /// Returns whether the Dockerfile asks for a frontend other than the engine's own, of which
+    /// nobody can say what it knows.
+    pub(crate) fn names_frontend(&self) -> bool {
+        self.dockerfile.frontend(&self.args).is_some()
+    }
+
     /// Returns the text of a recipe without levels for a build on `base`, which `start` says
     /// more of.
     pub(crate) fn whole_text(

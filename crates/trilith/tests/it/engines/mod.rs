@@ -156,6 +156,11 @@ mod at_once {
 }
 
 #[test]
+fn a_named_frontend_reads_of_levels() {
+    places::a_named_frontend_reads_of_levels(parts::Engine::docker_26);
+}
+
+#[test]
 fn layers_into_the_engine() {
     places::layers_into_the_engine(parts::Engine::docker_20);
 }

@@ -101,6 +101,30 @@ pub(super) fn a_dry_run_writes_what_would_be_sent(engine: Start) {
     assert_tidy(&trilith, &engine);
 }
 
+/// A frontend that the Dockerfile names may not know of images in place of stages, and would
+/// build the stages once more: it is told in the text.
+pub(super) fn a_named_frontend_reads_of_levels(engine: Start) {
+    let registry = Registry::start(RegistryOptions::default());
+    let base = busybox_image(&registry, "base:1", &ImageOptions::default());
+    let trilith = Trilith::new();
+    let project = project(&registry, &base.reference);
+    let syntax = format!("# syntax={}\n", registry.reference("frontend:1"));
+    project.write("Dockerfile", format!("{syntax}{DOCKERFILE}"));
+    // Podman runs no frontends.
+    pushed(&trilith, &Engine::podman_4(), &project);
+    project.write("app/run", "changed\n");
+    let folder = project.path().with_extension("sent");
+    let folder_name = folder.to_str().unwrap();
+    let flags = ["--push", "--dry-run", "--build-folder", folder_name];
+    built(&trilith, &engine(), &project, &flags);
+    let read = |file: &str| std::fs::read_to_string(folder.join(file)).unwrap();
+    let (text, request) = (read("source/Dockerfile"), read("source/request.json"));
+    std::fs::remove_dir_all(&folder).unwrap();
+    assert!(text.starts_with(&syntax), "{text}");
+    assert!(text.contains("acme/app@sha256:"), "{text}");
+    assert!(request.contains("\"named_contexts\": {}"), "{request}");
+}
+
 /// An engine that keeps no images sends them as archives.
 pub(super) fn into_the_store(engine: Start) {
     let registry = Registry::start(RegistryOptions::default());
