@@ -1,9 +1,9 @@
 //! The Docker Engine.
 //!
 //! Builds are BuildKit's, through the connections that the engine gives away for that; an engine
-//! without BuildKit is sent one archive, to its classic builder. Images, names and pushes go
-//! through the Engine's own API. No client of Docker is run, and Podman, which answers on the
-//! same socket and builds with something else, is refused.
+//! before 20.10, whose BuildKit cannot be spoken with, is sent one archive, to its classic
+//! builder. Images, names and pushes go through the Engine's own API. No client of Docker is run,
+//! and Podman, which answers on the same socket and builds with something else, is refused.
 
 mod api;
 mod classic;
@@ -28,8 +28,13 @@ use super::{
     BuildRequest, BuiltImage, Engine, EngineError, EngineIdentity, EngineKind, Export, Feature,
     Observer, RunningImage,
 };
+use api::ApiVersion;
 pub(super) use api::{Api, Doing, KEEP_ALIVE, PROBES};
 pub(super) use containers::NetworkSettings;
+
+/// The version of the API of Docker 20.10. The BuildKit of those before asks a session with an
+/// empty `:authority`, which is no HTTP/2, and runs no mounts by itself either.
+const BUILDKIT: ApiVersion = ApiVersion(1, 41);
 
 /// A Docker Engine, 18.09 or newer.
 #[derive(Debug)]
@@ -114,9 +119,12 @@ impl DockerEngine {
         self.version.get_or_try_init(ask).await
     }
 
-    /// Returns whether the engine gives away connections to its BuildKit.
+    /// Returns whether the engine gives away connections to a BuildKit that can be spoken with.
     async fn has_buildkit(&self) -> Result<bool, EngineError> {
         let ask = || async {
+            if self.api.version().await? < BUILDKIT {
+                return Ok(false);
+            }
             match self.control().await {
                 Ok(_) => Ok(true),
                 // An engine that knows the question never answers so.
@@ -154,16 +162,11 @@ impl DockerEngine {
         request: &BuildRequest<'_>,
         observer: Observer<'_>,
     ) -> Result<Digest, EngineError> {
-        let hosts = self.resolve_hosts(request.extra_hosts).await?;
-        let request = BuildRequest {
-            extra_hosts: &hosts,
-            ..request.clone()
-        };
         let exporter = Exporter {
             kind: "moby".to_owned(),
             ..Exporter::default()
         };
-        let solved = solve::solve(self, &self.registry, &request, exporter, observer).await?;
+        let solved = solve::solve(self, &self.registry, request, exporter, observer).await?;
         solved.digest().ok_or_else(|| {
             let doing = Doing("build", "the image");
             doing.failed("it tells no ID", Kind::Corrupt)
@@ -253,15 +256,23 @@ impl Engine for DockerEngine {
             return Err(self.unsupported("export an image without keeping it"));
         }
         let native = self.version().await?.platform();
-        let id = if self.has_buildkit().await? {
-            if let Some(what) = self.refusal(request).await? {
-                return Err(self.unsupported(what));
-            }
+        let has_buildkit = self.has_buildkit().await?;
+        let refusal = if has_buildkit {
+            self.refusal(request).await?
+        } else {
+            classic::refusal(request)
+        };
+        if let Some(what) = refusal {
+            return Err(self.unsupported(what));
+        }
+        let hosts = self.resolve_hosts(request.extra_hosts).await?;
+        let request = &BuildRequest {
+            extra_hosts: &hosts,
+            ..request.clone()
+        };
+        let id = if has_buildkit {
             self.build_with_buildkit(request, observer).await?
         } else {
-            if let Some(what) = classic::refusal(request) {
-                return Err(self.unsupported(what));
-            }
             self.build_classic(request, &native, observer).await?
         };
         self.verify(&id, request).await?;

@@ -1,6 +1,7 @@
-//! Engines that have no BuildKit, and one that only looks like Docker.
+//! Engines whose BuildKit is not spoken with, and one that only looks like Docker.
 
 use std::fs;
+use std::process::Command;
 use std::sync::Arc;
 
 use trilith_build::engine::{
@@ -8,13 +9,17 @@ use trilith_build::engine::{
 };
 use trilith_oci::Kind;
 use trilith_oci::registry::Secret;
-use trilith_testkit::{ImageOptions, Podman, Registry, RegistryOptions, busybox_image};
+use trilith_testkit::{
+    Dockerd, DockerdOptions, ImageOptions, Podman, Registry, RegistryOptions, busybox_image,
+    stdout_of,
+};
 
 use crate::build::{Build, Told};
 use crate::parts::{docker_at, is_running, parts, until};
 use crate::relay::{Passes, Relay};
 
-/// Returns an engine that does not give away connections to BuildKit, as before 19.03.
+/// Returns an engine that does not give away connections to BuildKit, as before 19.03; those of
+/// 19.03 are not taken.
 fn old() -> (Relay, DockerEngine) {
     let relay = Relay::start(&parts().docker.host(), Passes::NoBuildKit);
     let engine = docker_at(&format!("unix://{}", relay.socket().display()), &[]);
@@ -53,7 +58,7 @@ async fn builds_and_caches() {
     let mut lines: Vec<&str> = log.lines().collect();
     lines.sort_unstable();
     assert_eq!(lines, ["http://[redacted]@127.0.0.1:9", "said hello"]);
-    assert_eq!(told.end("[5/6] RUN echo"), (false, None));
+    assert_eq!(told.end("[deps 5/6] RUN echo"), (false, None));
     let greeting = parts.sh(&built, "cat /greeting; stat -c %Y /tools/greet.sh");
     assert!(
         greeting.starts_with("greetings via http://agent"),
@@ -69,6 +74,37 @@ async fn builds_and_caches() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn steps_are_told_the_address_of_the_machine() {
+    let parts = parts();
+    let bridged = Dockerd::start_with(DockerdOptions {
+        bridge: true,
+        ..DockerdOptions::default()
+    });
+    let directory = tempfile::tempdir().unwrap();
+    let archive = directory.path().join("base.tar");
+    let archive = archive.to_str().unwrap();
+    parts.docker(&["pull", &parts.base]);
+    parts.docker(&["save", "--output", archive, &parts.base]);
+    stdout_of(bridged.docker().args(["load", "--input", archive]));
+    let mut addresses = Command::new("busybox");
+    addresses.args(["ip", "-4", "address", "show", "docker0"]);
+    let addresses = stdout_of(&mut bridged.inside_network(&addresses));
+    let relay = Relay::start(&bridged.host(), Passes::NoBuildKit);
+    let engine = docker_at(&format!("unix://{}", relay.socket().display()), &[]);
+    let mut build = Build::new(&format!("FROM {}\nRUN cat /etc/hosts\n", parts.base));
+    build.extra_hosts = vec![("machine".to_owned(), "host-gateway".to_owned())];
+    let told = Told::default();
+    build.run(&engine, &told).await.unwrap();
+    let log = told.log("RUN");
+    let line = log.lines().find(|line| line.ends_with("\tmachine"));
+    let (address, _) = line.unwrap().split_once('\t').unwrap();
+    assert!(
+        addresses.contains(&format!("inet {address}/")),
+        "{log}{addresses}"
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn failures() {
     let parts = parts();
     let (_relay, engine) = old();
@@ -80,7 +116,7 @@ async fn failures() {
     let EngineError::Step { step, reason, log } = &error else {
         panic!("{error:?}");
     };
-    assert_eq!(step, "[2/2] RUN seq 1 80; printf unfinished; exit 3");
+    assert_eq!(step, "[deps 2/2] RUN seq 1 80; printf unfinished; exit 3");
     assert_eq!((reason.as_str(), log.len()), ("exit code: 3", 50));
     assert_eq!(log.last().unwrap(), "unfinished");
 

@@ -16,7 +16,7 @@ const VERSION: &str = "HTTP/1.1 200 OK\r\nContent-Length: 54\r\n\r\n\
 const UPGRADED: &str = "HTTP/1.1 101 UPGRADED\r\nConnection: Upgrade\r\nUpgrade: h2c\r\n\r\n";
 
 /// Serves `answers` at a new socket: the first whose path is in the request.
-fn serve(answers: &[(&'static str, String)]) -> (TempDir, String) {
+pub(crate) fn serve(answers: &[(&'static str, String)]) -> (TempDir, String) {
     let directory = tempfile::tempdir().unwrap();
     let socket = directory.path().join("docker.sock");
     let listener = UnixListener::bind(&socket).unwrap();

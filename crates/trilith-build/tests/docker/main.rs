@@ -13,6 +13,7 @@ mod classic;
 mod failures;
 mod hostile;
 mod images;
+mod old;
 mod parts;
 mod relay;
 mod secured;

@@ -1,4 +1,4 @@
-//! The classic builder, for engines without BuildKit: one archive in, messages out.
+//! The classic builder, for engines before 20.10: one archive in, messages out.
 //!
 //! It knows no secrets, no SSH and no images in place of stages, and its steps have no numbers but
 //! in what they print. What it prints is read for steps, and for nothing else: the image's ID and
@@ -213,6 +213,8 @@ struct Steps<'a> {
     redactor: &'a Redactor,
     /// Number, title, whether it is cached.
     step: Option<(u64, String, bool)>,
+    /// The stage that is built, where it has a name.
+    stage: Option<String>,
     next: u64,
     log: LastLines,
     layers: BTreeMap<String, String>,
@@ -225,6 +227,7 @@ impl<'a> Steps<'a> {
             observer,
             redactor,
             step: None,
+            stage: None,
             next: 0,
             log: LastLines::default(),
             layers: BTreeMap::new(),
@@ -258,8 +261,12 @@ impl<'a> Steps<'a> {
         let red = text.strip_prefix("\x1b[91m");
         let red = red.and_then(|text| text.strip_suffix("\x1b[0m"));
         let text = red.unwrap_or(text);
-        if let Some(title) = title(text) {
+        if let Some((number, instruction)) = begins(text) {
             self.end(None);
+            if instruction.starts_with("FROM ") {
+                self.stage = stage_name(instruction).map(str::to_owned);
+            }
+            let title = title(self.stage.as_deref(), number, instruction);
             let title = self.redactor.clean(&title);
             let step = self.next;
             self.next += 1;
@@ -323,14 +330,27 @@ impl<'a> Steps<'a> {
     }
 }
 
-/// Returns the title of the step that `Step 2/3 : RUN x` begins, as BuildKit writes it:
-/// `[2/3] RUN x`.
-fn title(text: &str) -> Option<String> {
+/// Returns the number and the instruction of the step that `Step 2/3 : RUN x` begins.
+fn begins(text: &str) -> Option<(&str, &str)> {
     let (number, instruction) = text.strip_prefix("Step ")?.split_once(" : ")?;
     let is_number = |text: &str| !text.is_empty() && text.bytes().all(|b| b.is_ascii_digit());
     let (step, of) = number.split_once('/')?;
-    let is_title = is_number(step) && is_number(of);
-    is_title.then(|| format!("[{number}] {}", instruction.trim_end()))
+    (is_number(step) && is_number(of)).then_some((number, instruction.trim_end()))
+}
+
+/// Returns the name that `FROM x AS name` gives the stage.
+fn stage_name(from: &str) -> Option<&str> {
+    let mut words = from.split_whitespace().rev();
+    let (name, between) = (words.next()?, words.next()?);
+    between.eq_ignore_ascii_case("as").then_some(name)
+}
+
+/// Returns the title of a step as BuildKit writes it: `[deps 2/3] RUN x`.
+fn title(stage: Option<&str>, number: &str, instruction: &str) -> String {
+    match stage {
+        Some(stage) => format!("[{stage} {number}] {instruction}"),
+        None => format!("[{number}] {instruction}"),
+    }
 }
 
 /// Returns whether the step only looks for its base.
@@ -347,14 +367,26 @@ mod tests {
     #[test]
     fn titles() {
         for (text, expected) in [
-            ("Step 2/3 : RUN x : y\n", Some("[2/3] RUN x : y")),
+            ("Step 2/3 : RUN x : y\n", Some(("2/3", "RUN x : y"))),
             ("Step 2/3: RUN x\n", None),
             ("Step two/3 : RUN x\n", None),
             ("Stepping 1/2 : x", None),
             ("", None),
         ] {
-            assert_eq!(title(text).as_deref(), expected, "{text:?}");
+            assert_eq!(begins(text), expected, "{text:?}");
         }
+        for (from, expected) in [
+            ("FROM a AS b", Some("b")),
+            ("FROM --platform=x a as B", Some("B")),
+            ("FROM as", None),
+            ("FROM a", None),
+        ] {
+            assert_eq!(stage_name(from), expected, "{from}");
+        }
+        assert_eq!(
+            title(Some("b"), "1/3", "FROM a AS b"),
+            "[b 1/3] FROM a AS b"
+        );
         assert!(is_from("[1/3] FROM a AS b") && !is_from("[2/3] RUN echo FROM x"));
     }
 }

@@ -13,6 +13,7 @@ use serde_json::{Value, json};
 use trilith_core::{Platform, Reference};
 use trilith_oci::Kind;
 
+use super::api::ApiVersion;
 use super::{Api, DockerEngine, Doing};
 use crate::engine::{
     Connection, Container, ContainerRequest, ContainerState, Containers, EngineError, Gpus,
@@ -21,6 +22,11 @@ use crate::engine::{
 
 /// How long a removal may take that somebody waits for who can wait for nothing else.
 const REMOVAL: Duration = Duration::from_secs(30);
+
+/// The first version of the API that knows `DeviceRequests`.
+const GPUS: ApiVersion = ApiVersion(1, 40);
+/// The first version of the API that is told a container's platform.
+const PLATFORM: ApiVersion = ApiVersion(1, 41);
 
 /// The length of what is before each piece of output: the stream, three zeros, the length.
 const FRAME: usize = 8;
@@ -197,6 +203,7 @@ impl Containers for DockerEngine {
 
     async fn create(&self, request: &ContainerRequest) -> Result<String, EngineError> {
         let doing = Doing("create", &request.name);
+        self.refuse_unheard(request).await?;
         let platform = request.platform.as_ref().map(Platform::to_string);
         let query = [
             ("name", request.name.as_str()),
@@ -354,6 +361,21 @@ impl Containers for DockerEngine {
 }
 
 impl DockerEngine {
+    /// Refuses what the engine is too old to read in a request, and would leave out in silence.
+    async fn refuse_unheard(&self, request: &ContainerRequest) -> Result<(), EngineError> {
+        let version = self.api.version().await?;
+        if request.gpus.is_some() && version < GPUS {
+            return Err(self.unsupported("give GPUs to containers, as Docker 19.03 can"));
+        }
+        if let Some(platform) = &request.platform
+            && version < PLATFORM
+            && let Some(reason) = self.mismatch(&request.image, platform).await?
+        {
+            return Err(Doing("create", &request.name).failed(&reason, Kind::NotFound));
+        }
+        Ok(())
+    }
+
     /// Has something done with a container that needs no saying more.
     async fn act(&self, id: &str, what: &'static str) -> Result<(), EngineError> {
         let path = format!("/containers/{id}/{what}");

@@ -44,6 +44,15 @@ struct Config {
     labels: Option<BTreeMap<String, String>>,
 }
 
+impl Inspected {
+    /// Returns why it is none for `wanted`. Of the variant not every engine tells.
+    fn mismatch(&self, wanted: &Platform) -> Option<String> {
+        let own = Platform::new(&self.os, &self.architecture, self.variant.as_deref());
+        let is_other = (own.os(), own.architecture()) != (wanted.os(), wanted.architecture());
+        is_other.then(|| format!("the image is for `{own}`, not for `{wanted}`"))
+    }
+}
+
 /// A message about a push.
 #[derive(Default, Deserialize)]
 #[serde(default)]
@@ -91,12 +100,8 @@ impl DockerEngine {
         let corrupt = |reason: String| doing.failed(&reason, Kind::Corrupt);
         let image = self.inspect(id.as_str()).await?;
         let image = image.ok_or_else(|| corrupt(format!("`{id}` is not there afterwards")))?;
-        let platform = Platform::new(&image.os, &image.architecture, image.variant.as_deref());
-        let wanted = request.platform;
-        if (platform.os(), platform.architecture()) != (wanted.os(), wanted.architecture()) {
-            return Err(corrupt(format!(
-                "the image is for `{platform}`, not for `{wanted}`"
-            )));
+        if let Some(reason) = image.mismatch(request.platform) {
+            return Err(corrupt(reason));
         }
         let labels = image.config.and_then(|config| config.labels);
         let labels = labels.unwrap_or_default();
@@ -105,6 +110,16 @@ impl DockerEngine {
             Some((name, _)) => Err(corrupt(format!("the image lacks label `{name}`"))),
             None => Ok(()),
         }
+    }
+
+    /// Returns why the image called `name`, where there is one, is none for `platform`.
+    pub(super) async fn mismatch(
+        &self,
+        name: &str,
+        platform: &Platform,
+    ) -> Result<Option<String>, EngineError> {
+        let image = self.inspect(name).await?;
+        Ok(image.and_then(|image| image.mismatch(platform)))
     }
 
     /// Returns the id of the image called `name`.
