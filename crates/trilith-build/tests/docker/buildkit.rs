@@ -308,5 +308,8 @@ async fn in_a_container() {
     );
     parts.docker(&["rm", "--force", "builder"]);
     let error = engine.info().await.unwrap_err();
-    assert!(error.to_string().contains("builder"), "{error}");
+    assert!(
+        error.to_string().contains("o such container: builder"),
+        "{error}"
+    );
 }

@@ -205,15 +205,10 @@ impl Api {
         request: RequestBuilder,
         doing: Doing<'_>,
     ) -> Result<Option<T>, EngineError> {
-        let response = match self.call(request, doing).await {
-            Err(error) if error.kind() == Kind::NotFound => return Ok(None),
-            response => response?,
-        };
-        let body = self.body(response, doing).await?;
-        let parsed = serde_json::from_slice(&body);
-        parsed.map(Some).map_err(|error| {
-            doing.failed(&format!("its answer is malformed: {error}"), Kind::Corrupt)
-        })
+        match self.get(request, doing).await {
+            Err(error) if error.kind() == Kind::NotFound => Ok(None),
+            answer => answer.map(Some),
+        }
     }
 
     /// Sends `request` and returns the answer as JSON.
@@ -222,8 +217,12 @@ impl Api {
         request: RequestBuilder,
         doing: Doing<'_>,
     ) -> Result<T, EngineError> {
-        let found = self.find(request, doing).await?;
-        found.ok_or_else(|| doing.failed("it does not know that", Kind::NotFound))
+        let response = self.call(request, doing).await?;
+        let body = self.body(response, doing).await?;
+        let parsed = serde_json::from_slice(&body);
+        parsed.map_err(|error| {
+            doing.failed(&format!("its answer is malformed: {error}"), Kind::Corrupt)
+        })
     }
 
     /// Sends `request`, and returns the connection once the engine has given it away.
