@@ -25,6 +25,7 @@ use crate::engine::{BuildSecret, CacheEntry, Network, SshAgent};
 use crate::error::Error;
 use crate::flight::{self, Flight};
 use crate::load::{Loaded, load};
+use crate::on_top;
 use crate::records::{ImageRecord, LastBuild, LayerRecord};
 use crate::settings::Settings;
 use crate::target::{self, Destination, Target};
@@ -177,7 +178,8 @@ pub async fn build(
 /// # Errors
 /// It cannot be told what exists.
 pub(crate) async fn plan_job(builder: &dyn Builder, job: Job<'_>) -> Result<Plan, Error> {
-    let existence = |level| builder.existence(job, level);
+    let existence =
+        async |loaded: &Loaded, level| builder.existence(Job { loaded, ..job }, level).await;
     target::plan_with(job.loaded, job.target, job.options.plan, existence).await
 }
 
@@ -230,7 +232,16 @@ async fn build_and_publish(
         target,
         options,
     } = job;
-    let built = builder.build(job, plan, from).await?;
+    let (built, tags) = match &loaded.below {
+        Some(below) => {
+            let built = on_top::build(builder, job, below, plan, from).await?;
+            (built, vec![Level::Source])
+        }
+        None => {
+            let built = builder.build(job, plan, from).await?;
+            (built, plan.tags_to_write.clone())
+        }
+    };
     if let Some(digest) = built.overtaken {
         flight::reuse(plan, digest);
         return Ok(None);
@@ -238,7 +249,7 @@ async fn build_and_publish(
     let published = if built.levels.is_empty() {
         PublishReport::default()
     } else {
-        let publication = publication(loaded, &built, &plan.tags_to_write);
+        let publication = publication(loaded, &built, &tags);
         let place = target.store.describe();
         context.observe(Event::Publishing { place: &place });
         let publish = publish_unless_overtaken(job, &built, &publication);
@@ -272,7 +283,7 @@ async fn build_and_publish(
         }
     }
     if options.engine.load && !built.loaded {
-        for &level in &plan.tags_to_write {
+        for level in tags {
             if let Some(image) = built.image_of(level) {
                 let digest = &image.top.descriptor.digest;
                 builder.load(job, level, digest).await?;
@@ -346,7 +357,12 @@ async fn load_with_warnings(context: &Context, settings: &Settings) -> Result<Lo
 }
 
 /// Returns the report of a plan that is not carried out: reuse, or a dry run.
-fn planned(context: &Context, loaded: &Loaded, target: &Target, plan: Plan) -> BuildReport {
+pub(crate) fn planned(
+    context: &Context,
+    loaded: &Loaded,
+    target: &Target,
+    plan: Plan,
+) -> BuildReport {
     let (level, digest) = match &plan.action {
         Action::Reuse { level, digest } => (*level, Some(digest.clone())),
         Action::Build { .. } => (Level::Source, None),
@@ -377,10 +393,13 @@ fn planned(context: &Context, loaded: &Loaded, target: &Target, plan: Plan) -> B
 /// Returns the image that `plan` reuses or builds from, where it is not the base.
 fn ground(loaded: &Loaded, target: &Target, plan: &Plan) -> Option<Reference> {
     match &plan.action {
-        Action::Reuse { level, .. }
-        | Action::Build {
+        Action::Reuse { level, .. } => Some(target.reference(&loaded.tags, *level)),
+        Action::Build {
             from: BuildFrom::Level(level, _),
-        } => Some(target.reference(&loaded.tags, *level)),
+        } => {
+            let built = loaded.below.as_deref().unwrap_or(loaded);
+            Some(target.reference(&built.tags, *level))
+        }
         Action::Build {
             from: BuildFrom::Base,
         } => None,
@@ -456,21 +475,19 @@ fn report(
     };
     let source = built.levels.last();
     let digest = source.map(|level| level.top.descriptor.digest.clone());
+    let own = built.layers.iter().skip(built.below.len());
+    let own = own.map(|layer| ReportedLayer {
+        reused: reused(layer),
+        layer: layer.clone(),
+    });
     BuildReport {
         reference: target.reference(&loaded.tags, Level::Source),
         ground: ground(loaded, target, &plan),
         digest: digest.or(built.kept),
         tags: references(loaded, target, &plan),
-        layers: built
-            .layers
-            .iter()
-            .map(|layer| ReportedLayer {
-                reused: reused(layer),
-                layer: layer.clone(),
-            })
-            .collect(),
+        layers: built.below.iter().cloned().chain(own).collect(),
         uploaded_bytes: match target.destination {
-            Destination::Registry => published.uploaded_bytes(),
+            Destination::Registry => built.uploaded_below + published.uploaded_bytes(),
             Destination::Store | Destination::Engine => 0,
         },
         telemetry: built.telemetry,
@@ -488,8 +505,16 @@ fn other_references(loaded: &Loaded, target: &Target) -> impl Iterator<Item = Re
 /// Returns the tags that `plan` writes, least specific first, and then those besides.
 fn references(loaded: &Loaded, target: &Target, plan: &Plan) -> Vec<Reference> {
     let levels = plan.tags_to_write.iter();
-    levels
+    let mut references: Vec<Reference> = levels
         .map(|&level| target.reference(&loaded.tags, level))
-        .chain(other_references(loaded, target))
-        .collect()
+        .collect();
+    let on_source = |from: &BuildFrom| matches!(from, BuildFrom::Level(Level::Source, _));
+    if let (Some(below), Action::Build { from }) = (&loaded.below, &plan.action)
+        && !on_source(from)
+        && let Some(own) = references.pop()
+    {
+        references.extend([target.reference(&below.tags, Level::Source), own]);
+    }
+    references.extend(other_references(loaded, target));
+    references
 }

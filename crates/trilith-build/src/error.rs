@@ -157,12 +157,6 @@ pub enum Error {
         /// The project.
         project: PathBuf,
     },
-    /// The recipe is a Dockerfile, and the agent is put into images that are made of layers.
-    #[error("the recipe of `{}` is a Dockerfile, into whose images no agent is put", project.display())]
-    AgentInDockerfile {
-        /// The project.
-        project: PathBuf,
-    },
     /// The agent is carried for one platform alone.
     #[error("there is no agent for `{platform}`: this program carries that for `{host}`")]
     AgentPlatform {
@@ -310,7 +304,6 @@ impl Error {
             | Self::ImageName { .. }
             | Self::NeedsEngine { .. }
             | Self::NeedsGraft { .. }
-            | Self::AgentInDockerfile { .. }
             | Self::AgentPlatform { .. }
             | Self::UserInDockerfile { .. }
             | Self::User { .. }
@@ -380,11 +373,6 @@ impl Error {
             Self::NeedsGraft { .. } => {
                 Some("leave out `--builder`, or describe the image with a Dockerfile".to_owned())
             }
-            Self::AgentInDockerfile { .. } => Some(
-                "leave out `inject`; `trilith run` puts the agent into a container of any image, or \
-                 build layers with `inject` on the image"
-                    .to_owned(),
-            ),
             Self::AgentPlatform { .. } => Some(
                 "leave out `inject`, or build each platform on a machine of its kind".to_owned(),
             ),

@@ -159,7 +159,13 @@ fn costly_layers(changes: &[Change], now: &InputList) -> Vec<CostlyLayer> {
 fn costly_steps(changes: &[Change], now: &InputList, top: Level) -> Vec<CostlySteps> {
     let inputs = now.as_slice();
     let of_dockerfile = |name: &str| name == "dockerfile" || name.starts_with("dockerfile/");
-    let lowest = changes.iter().map(|change| change.level).min();
+    // What is put on top of what steps make has none to run.
+    let has_layers = inputs.iter().any(|input| layer_of(&input.name).is_some());
+    let is_on_top = |name: &str| layer_of(name).is_some() || name.starts_with("config/");
+    let of_steps = changes
+        .iter()
+        .filter(|change| !(has_layers && is_on_top(&change.name)));
+    let lowest = of_steps.map(|change| change.level).min();
     let Some(lowest) = lowest.filter(|_| inputs.iter().any(|input| of_dockerfile(&input.name)))
     else {
         return Vec::new();

@@ -67,7 +67,7 @@ pub(crate) fn load_files(settings: &Settings, cache: &StatCache) -> Result<FileI
     }
     if settings.agent {
         // At the bottom, where it is the same for every project.
-        layers.insert(0, agent::layer()?);
+        layers.insert(0, agent::layer(settings)?);
     }
     Ok(FileInputs {
         layers,
@@ -78,6 +78,14 @@ pub(crate) fn load_files(settings: &Settings, cache: &StatCache) -> Result<FileI
 }
 
 impl FileInputs {
+    /// Returns the same without any layers.
+    pub(crate) fn without_layers(&self) -> Self {
+        Self {
+            layers: Vec::new(),
+            ..self.clone()
+        }
+    }
+
     /// Returns the inputs of the `trilith` scheme. `images` are the digests of the images that
     /// layers come from, in the order of [`FileInputs::layers`], `None` for layers from disk.
     pub(crate) fn with_images(

@@ -7,13 +7,13 @@ use trilith_core::{Digest, FieldHasher, InputHash, Level, Platform};
 use trilith_oci::image::Image;
 use trilith_oci::layer::{Compression, FORMAT_VERSION, Layer, LayerEntry, layer_entries};
 use trilith_oci::publish::{BlobOrigin, PublicationBlob};
-use trilith_oci::{BlobSource, DiffId, GraftLayer};
+use trilith_oci::{BlobSource, Descriptor, DiffId, GraftLayer};
 
 use crate::context::{Context, Event};
 use crate::error::Error;
 use crate::inputs::{LoadedLayer, LoadedTree};
 use crate::load::{Loaded, ResolvedImage};
-use crate::records::PayloadRecord;
+use crate::records::{LayerRecord, PayloadRecord};
 use crate::subtree::{Subtree, load_subtree};
 use crate::target::Target;
 use crate::user;
@@ -56,6 +56,15 @@ impl ReadyLayer {
             layer: self.layer.clone(),
             created_by: self.created_by.clone(),
             comment: None,
+        }
+    }
+
+    pub(crate) fn to_record(&self) -> LayerRecord {
+        let Descriptor { digest, size, .. } = &self.layer.descriptor;
+        LayerRecord {
+            level: self.level,
+            digest: digest.clone(),
+            size: *size,
         }
     }
 

@@ -23,6 +23,7 @@ mod known;
 mod labels;
 mod layers;
 mod load;
+mod on_top;
 pub mod preset;
 pub mod project;
 mod prune;

@@ -5,13 +5,14 @@ use std::sync::Arc;
 
 use tokio::sync::oneshot;
 use trilith_core::{
-    Base, BaseKind, BaseName, Digest, InputList, Keys, Platform, Reference, Repository, Scheme,
-    StatCache, Tags,
+    Base, BaseKind, BaseName, Digest, InputList, Inputs, Keys, Platform, Reference, Repository,
+    Scheme, StatCache, Tags,
 };
 use trilith_oci::place::{DaemonImage, Place};
 use trilith_oci::publish::BlobOrigin;
 use trilith_oci::{BlobSource, Descriptor, ImageStore, Name};
 
+use crate::agent;
 use crate::context::Context;
 use crate::error::Error;
 use crate::inputs::{FileInputs, OpenHandsFiles, load_files, load_openhands_files};
@@ -29,7 +30,7 @@ pub(crate) struct Loaded {
     /// What the user should know, a sentence each.
     pub(crate) warnings: Vec<String>,
     /// The recipe that an engine builds, where there is one.
-    pub(crate) dockerfile: Option<LoadedDockerfile>,
+    pub(crate) dockerfile: Option<Arc<LoadedDockerfile>>,
     /// The base; `None` for scratch.
     pub(crate) base: Option<ResolvedImage>,
     /// The images that layers come from, by reference.
@@ -37,6 +38,9 @@ pub(crate) struct Loaded {
     pub(crate) inputs: InputList,
     pub(crate) keys: Keys,
     pub(crate) tags: Tags,
+    /// What an engine builds, where layers are put on top of that. Both have the images of the levels
+    /// below in common.
+    pub(crate) below: Option<Box<Loaded>>,
 }
 
 /// An image that was named by a tag, pinned to what the tag pointed to when it was asked.
@@ -126,6 +130,35 @@ impl Loaded {
             layers: self.images.clone(),
         }
     }
+
+    /// Returns what is built of the same files and images by `settings`, which make `inputs` of them
+    /// and nothing but the Dockerfile.
+    fn with_dockerfile_alone(
+        &self,
+        settings: Settings,
+        inputs: &Inputs,
+        project: &ProjectFiles,
+    ) -> Result<Self, Error> {
+        let list = inputs.list()?;
+        let keys = list.keys();
+        let Tags { source, .. } = tags_of(&settings, project, inputs, &keys)?;
+        Ok(Self {
+            settings,
+            files: Arc::new(self.files.without_layers()),
+            layers_turn: Arc::clone(&self.layers_turn),
+            warnings: Vec::new(),
+            dockerfile: self.dockerfile.clone(),
+            base: self.base.clone(),
+            images: self.images.clone(),
+            inputs: list,
+            keys,
+            tags: Tags {
+                source,
+                ..self.tags.clone()
+            },
+            below: None,
+        })
+    }
 }
 
 /// Reads and resolves all that `settings` name.
@@ -211,8 +244,13 @@ pub(crate) async fn assemble(
     }: ResolvedImages,
 ) -> Result<Loaded, Error> {
     let files = &project.files;
+    let below = agent::below(settings);
     let dockerfile = match dockerfile {
-        Some(dockerfile) => Some(dockerfile.resolve(context, settings, base.as_ref()).await?),
+        Some(dockerfile) => {
+            let settings = below.as_ref().unwrap_or(settings);
+            let resolved = dockerfile.resolve(context, settings, base.as_ref()).await?;
+            Some(Arc::new(resolved))
+        }
         None => None,
     };
     let mut warnings = files.warnings.clone();
@@ -225,7 +263,7 @@ pub(crate) async fn assemble(
         .map(|layer| layer.recipe.from.as_ref().map(Reference::to_string))
         .map(|reference| Some(images.get(&reference?)?.digest.clone()))
         .collect();
-    let inputs = files.with_images(
+    let mut inputs = files.with_images(
         settings,
         base_input(&settings.base, base.as_ref()),
         &digests,
@@ -235,11 +273,8 @@ pub(crate) async fn assemble(
     );
     let list = inputs.list()?;
     let keys = list.keys();
-    let tags = match &project.openhands {
-        Some(files) => files.tags(settings)?,
-        None => inputs.tags(&keys, &settings.suffix)?,
-    };
-    Ok(Loaded {
+    let tags = tags_of(settings, project, &inputs, &keys)?;
+    let mut loaded = Loaded {
         settings: settings.clone(),
         files: Arc::clone(files),
         layers_turn: Arc::clone(&project.layers_turn),
@@ -250,7 +285,27 @@ pub(crate) async fn assemble(
         inputs: list,
         keys,
         tags,
-    })
+        below: None,
+    };
+    if let Some(settings) = below {
+        inputs.layers.clear();
+        inputs.config.clone_from(&settings.config);
+        let below = loaded.with_dockerfile_alone(settings, &inputs, project)?;
+        loaded.below = Some(Box::new(below));
+    }
+    Ok(loaded)
+}
+
+fn tags_of(
+    settings: &Settings,
+    project: &ProjectFiles,
+    inputs: &Inputs,
+    keys: &Keys,
+) -> Result<Tags, Error> {
+    match &project.openhands {
+        Some(files) => files.tags(settings),
+        None => Ok(inputs.tags(keys, &settings.suffix)?),
+    }
 }
 
 /// Runs `work` off the asynchronous threads. What the cache learnt is saved after its result is

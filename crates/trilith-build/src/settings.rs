@@ -44,7 +44,7 @@ pub struct Settings {
     pub browser: bool,
     /// The recipe's layers, in order.
     pub layers: Vec<LayerRecipe>,
-    /// Whether the agent is put below them.
+    /// Whether the image has the agent.
     pub agent: bool,
     /// The user that is put below both.
     pub user: Option<UserRecipe>,

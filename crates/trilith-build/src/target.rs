@@ -3,8 +3,8 @@
 use std::sync::Arc;
 
 use trilith_core::{
-    Existence, Keys, Level, Plan, PlanOptions, Planner, Reference, Repository, Scheme, Step,
-    Strategy, Tag, Tags,
+    Action, BuildFrom, Existence, Keys, Level, Plan, PlanOptions, Planner, Reference, Repository,
+    Scheme, Step, Strategy, Tag, Tags,
 };
 use trilith_oci::image::Image;
 use trilith_oci::layout::Naming;
@@ -87,7 +87,7 @@ pub(crate) async fn plan(
     target: &Target,
     options: PlanOptions,
 ) -> Result<Plan, Error> {
-    let ask = |level| existence(context, loaded, target, level);
+    let ask = async |loaded: &Loaded, level| existence(context, loaded, target, level).await;
     plan_with(loaded, target, options, ask).await
 }
 
@@ -95,15 +95,12 @@ pub(crate) async fn plan(
 ///
 /// # Errors
 /// As [`plan`].
-pub(crate) async fn plan_with<F>(
+pub(crate) async fn plan_with(
     loaded: &Loaded,
     target: &Target,
     mut options: PlanOptions,
-    existence: impl Fn(Level) -> F,
-) -> Result<Plan, Error>
-where
-    F: Future<Output = Result<Existence, Error>>,
-{
+    existence: impl AsyncFn(&Loaded, Level) -> Result<Existence, Error>,
+) -> Result<Plan, Error> {
     let dockerfile = loaded.dockerfile.as_ref();
     if dockerfile.is_some_and(|dockerfile| !dockerfile.can_start_from_levels()) {
         options.strategy = without_levels(options.strategy);
@@ -112,10 +109,27 @@ where
         target.reference(&loaded.tags, level).to_string()
     });
     loop {
-        match planner.step()? {
+        let level = match planner.step()? {
             Step::Done(plan) => return Ok(plan),
-            Step::Ask(level) => planner.answer(level, existence(level).await?),
+            Step::Ask(level) => level,
+        };
+        let answer = existence(loaded, level).await?;
+        if let (Level::Source, Existence::Absent | Existence::Stale { .. }) = (level, &answer)
+            && let Some(below) = &loaded.below
+            && let Existence::Present(digest) = existence(below, level).await?
+        {
+            let reference = target.reference(&below.tags, level);
+            let from = BuildFrom::Level(level, digest);
+            return Ok(Plan {
+                action: Action::Build { from },
+                tags_to_write: vec![level],
+                reasons: vec![format!(
+                    "the agent and what `[config]` says are all that `{reference}` lacks"
+                )],
+                existence: [(level, answer)].into(),
+            });
         }
+        planner.answer(level, answer);
     }
 }
 

@@ -360,7 +360,7 @@ pub(crate) struct ProjectArgs {
     /// A layer, as LEVEL=COPY:TO[:UID:GID]; replaces those of trilith.toml
     #[arg(long, value_name = "LAYER")]
     pub(crate) layer: Vec<String>,
-    /// Put the agent below the layers, or with =false do not
+    /// Put the agent into the image, or with =false do not
     #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true",
           value_name = "BOOL")]
     pub(crate) inject_agent: Option<bool>,

@@ -6,18 +6,19 @@
 
 use std::sync::Arc;
 
-use trilith_core::{BuildFrom, Level, Plan, Platform, Reference};
-use trilith_oci::archive::{LayerForm, open_docker_archive, open_oci_archive};
+use trilith_core::{BuildFrom, Digest, Level, Plan, Platform, Reference};
+use trilith_oci::archive::{LayerForm, open_docker_archive, open_oci_archive, write_docker_image};
 use trilith_oci::image::Image;
 use trilith_oci::publish::{BlobOrigin, PublicationBlob};
 use trilith_oci::{BlobSource, DiffId, ImageStore, Name};
 
 use super::engine_images::Session;
-use super::{Built, BuiltLevel};
+use super::{Built, BuiltLevel, graft};
 use crate::engine::{BuiltImage, Feature, Progress};
 use crate::error::Error;
 use crate::flight;
 use crate::labels;
+use crate::layers::ReadyLayer;
 use crate::records::{ImageRecord, LayerRecord};
 use crate::target::Destination;
 
@@ -89,15 +90,9 @@ impl Session<'_> {
     /// Gives the images their tags in the engine, and nothing else.
     async fn keep(&self, plan: &Plan, made: &[Made]) -> Result<Built, Error> {
         self.name_all(plan, made).await?;
-        let loaded = self.job.loaded;
         for &level in &plan.tags_to_write {
             if let Some(made) = of_level(made, level) {
-                let record = ImageRecord {
-                    key: loaded.keys.get(level),
-                    layers: Vec::new(),
-                };
-                let records = self.job.context.records();
-                records.remember_image(&made.image.id, &record);
+                self.remember(level, &made.image.id);
             }
         }
         Ok(Built {
@@ -106,6 +101,51 @@ impl Session<'_> {
             loaded: true,
             ..Built::default()
         })
+    }
+
+    /// Puts the layers of the job on `below`, an image that the engine keeps, and has the engine keep
+    /// what comes of it under its source tag.
+    pub(super) async fn put_layers(&self, below: &Digest) -> Result<Built, Error> {
+        let (loaded, target) = (self.job.loaded, self.job.target);
+        let host = Platform::host();
+        let platform = loaded.settings.platforms.first().unwrap_or(&host);
+        let saved = self.archive_path(Level::Source, platform);
+        let image = BuiltImage { id: below.clone() };
+        self.engine.save(&image, &saved).await?;
+        let options = self.archive_options(LayerForm::AsStored);
+        let (saved, name) = open_docker_archive(&saved, None, &options).await?;
+        let image = Image::load(&*saved, &name, platform).await?.image;
+        let (layers, images) = graft::on_images(self.job, &[(platform.clone(), image)]).await?;
+
+        let name = target.reference(&loaded.tags, Level::Source);
+        let archive = self.files.path().join("load.tar");
+        for (_, image) in images {
+            let sources = vec![Arc::clone(&saved), Arc::clone(&target.store)];
+            write_docker_image(image, sources, &archive, std::slice::from_ref(&name)).await?;
+        }
+        self.engine.load(&archive).await?;
+        let found = self.engine.find(&name).await?;
+        let id = found.ok_or_else(|| {
+            let reason = format!("`{name}` is not there after it was loaded");
+            not_as_asked(Level::Source, reason)
+        })?;
+        self.remember(Level::Source, &id);
+        Ok(Built {
+            layers: layers.iter().map(ReadyLayer::to_record).collect(),
+            kept: Some(id),
+            tagged: true,
+            loaded: true,
+            ..Built::default()
+        })
+    }
+
+    /// Remembers that the image `id` in the engine is that of `level`.
+    fn remember(&self, level: Level, id: &Digest) {
+        let record = ImageRecord {
+            key: self.job.loaded.keys.get(level),
+            layers: Vec::new(),
+        };
+        self.job.context.records().remember_image(id, &record);
     }
 
     /// Gives every image its tags in the engine, least specific first.

@@ -14,7 +14,7 @@ use trilith_core::{Action, BuildFrom, Digest, Existence, Level, Plan, Platform, 
 use super::delivery::Made;
 use super::engine_images::Session;
 use super::instructions::{Grounds, Instructions, instructions};
-use super::{Builder, Built, Capabilities, Engines, Job, needed_features};
+use super::{Builder, Built, Capabilities, Engines, Job, graft, needed_features};
 use crate::build::unless_interrupted;
 use crate::context::Event;
 use crate::engine::{
@@ -104,6 +104,17 @@ impl Builder for EngineBuilder {
         Ok(built)
     }
 
+    async fn put_layers(&self, job: Job<'_>, below: &Digest) -> Result<Built, Error> {
+        if job.target.destination != Destination::Engine {
+            return graft::put_layers(job, below).await;
+        }
+        let mut session = self.session(job).await?;
+        let putting = Box::pin(session.put_layers(below));
+        let outcome = unless_interrupted(job.options, putting).await;
+        session.clean().await;
+        outcome
+    }
+
     async fn load(&self, job: Job<'_>, level: Level, digest: &Digest) -> Result<(), Error> {
         if job.target.destination == Destination::Engine {
             return Ok(());
@@ -137,7 +148,11 @@ impl Builder for EngineBuilder {
         let Action::Build { from } = &plan.action else {
             return Ok(Vec::new());
         };
-        let mut session = self.session(job).await?;
+        if matches!(from, BuildFrom::Level(Level::Source, _)) {
+            return Ok(Vec::new());
+        }
+        let loaded = job.loaded.below.as_deref().unwrap_or(job.loaded);
+        let mut session = self.session(Job { loaded, ..job }).await?;
         let written = session.write_folder(plan, from, directory).await;
         session.clean().await;
         written

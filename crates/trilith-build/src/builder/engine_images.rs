@@ -39,7 +39,7 @@ pub(super) struct Session<'a> {
     pub(super) engine: &'a dyn Engine,
     pub(super) identity: &'a EngineIdentity,
     pub(super) collector: Collector,
-    files: TempDir,
+    pub(super) files: TempDir,
     names: Mutex<Vec<Borrowed>>,
     _note: Note,
 }
@@ -82,7 +82,7 @@ impl<'a> Session<'a> {
     }
 
     pub(super) fn recipe(&self) -> Result<&'a LoadedDockerfile, Error> {
-        let recipe = self.job.loaded.dockerfile.as_ref();
+        let recipe = self.job.loaded.dockerfile.as_deref();
         recipe.ok_or_else(|| Error::NeedsGraft {
             project: self.job.loaded.settings.project.clone(),
         })

@@ -9,6 +9,7 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use trilith_core::{BuildFrom, Digest, Level, Plan, Platform, Reference};
 use trilith_oci::image::Image;
+use trilith_oci::layer::Compression;
 use trilith_oci::place::{DaemonImage, Place};
 use trilith_oci::publish::{BlobOrigin, PublicationBlob};
 use trilith_oci::{Graft, GraftLayer, ImageStore, Name, graft};
@@ -116,6 +117,70 @@ impl Builder for GraftBuilder {
             project: job.loaded.settings.project.clone(),
         })
     }
+}
+
+/// Puts the layers of `job` on `below`, an image at the target that has all else.
+///
+/// # Errors
+/// A layer cannot be written, or the image not be read.
+pub(super) async fn put_layers(job: Job<'_>, below: &Digest) -> Result<Built, Error> {
+    let (loaded, target) = (job.loaded, job.target);
+    let platforms = &loaded.settings.platforms;
+    let ground = Ground {
+        level: None,
+        images: load_images(&target.store, &Name::Digest(below.clone()), platforms).await?,
+        base: None,
+        origins: vec![BlobOrigin::Present],
+    };
+    let (layers, images) = on_images(job, &ground.images).await?;
+    let reused = layers.iter().filter(|layer| layer.reused);
+    Ok(Built {
+        reused: reused.map(|layer| layer.digest().clone()).collect(),
+        blobs: blobs(&ground, &layers, target),
+        layers: layers.iter().map(ReadyLayer::to_record).collect(),
+        levels: vec![BuiltLevel::new(Level::Source, images)],
+        ..Built::default()
+    })
+}
+
+/// Returns the layers of `job`, and `images`, which an engine has built, with those on top.
+///
+/// # Errors
+/// A layer cannot be written.
+pub(super) async fn on_images(
+    job: Job<'_>,
+    images: &[(Platform, Image)],
+) -> Result<(Vec<ReadyLayer>, Vec<(Platform, Image)>), Error> {
+    let loaded = job.loaded;
+    let mut compression = job.options.compression;
+    let can_have = |image: &Image| {
+        let format = image.manifest().format();
+        format.layer(compression.media_type()).is_some()
+    };
+    if !images.iter().all(|(_, image)| can_have(image)) {
+        // The format is the engine's choice.
+        compression = Compression::default();
+    }
+    let layers = ensure_layers(job.context, loaded, None, compression).await?;
+    let labels = labels::labels(&loaded.keys, Level::Source);
+    let mut grafted = Vec::new();
+    for (platform, image) in images {
+        let own = layers.iter().filter(|layer| layer.is_for(platform));
+        let own: Vec<GraftLayer> = own.map(ReadyLayer::to_graft).collect();
+        let made = graft(
+            image,
+            &Graft {
+                layers: &own,
+                config: Some(&loaded.settings.config),
+                labels: &labels,
+                // The engine was told of it, and may have built on something else.
+                base: None,
+            },
+        )?;
+        let made = carried::put_into(&made, &loaded.inputs, Level::Source)?;
+        grafted.push((platform.clone(), made));
+    }
+    Ok((layers, grafted))
 }
 
 /// What the layers are put on: an image for each platform, and where its blobs are.

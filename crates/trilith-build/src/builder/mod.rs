@@ -20,7 +20,7 @@ use trilith_oci::image::{Image, Index};
 use trilith_oci::publish::PublicationBlob;
 use trilith_oci::{Descriptor, RawManifest};
 
-use crate::build::BuildOptions;
+use crate::build::{BuildOptions, ReportedLayer};
 use crate::context::Context;
 use crate::engine::{Engine, EngineError, EngineKind, Feature};
 use crate::error::Error;
@@ -93,6 +93,15 @@ pub(crate) trait Builder {
     /// A step failed, or something it needs is not there. Nothing that was there has changed.
     async fn build(&self, job: Job<'_>, plan: &Plan, from: &BuildFrom) -> Result<Built, Error>;
 
+    /// Puts the layers of `job` on `below`, the source image of [`Loaded::below`], which is where the
+    /// build goes to.
+    ///
+    /// # Errors
+    /// A layer cannot be written, or the image not be read.
+    async fn put_layers(&self, job: Job<'_>, below: &Digest) -> Result<Built, Error> {
+        graft::put_layers(job, below).await
+    }
+
     /// Makes sure that the engine has the image of `level`, which is at the target already.
     ///
     /// # Errors
@@ -144,6 +153,10 @@ pub(crate) struct Built {
     /// The source image that somebody else published meanwhile. Nothing was tagged then.
     pub(crate) overtaken: Option<Digest>,
     pub(crate) telemetry: Option<Telemetry>,
+    /// The lowest of the layers, where others were put on an image that has them.
+    pub(crate) below: Vec<ReportedLayer>,
+    /// Bytes of blobs that were sent for that image.
+    pub(crate) uploaded_below: u64,
     /// Holds archives that blobs are read from.
     pub(crate) archives: Option<TempDir>,
 }

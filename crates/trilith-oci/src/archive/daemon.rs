@@ -168,7 +168,9 @@ impl Daemon {
         let directory =
             tempfile::tempdir_in(temp_dir).map_err(Error::io("create a directory in", temp_dir))?;
         let path = directory.path().join("image.tar");
-        let report = image.write(source, &path, &options.references).await?;
+        let report = image
+            .write(vec![source], &path, &options.references)
+            .await?;
         self.send_archive(&path).await?;
         let loaded = match options.references.first() {
             Some(reference) => DaemonImage::Reference(reference.clone()),

@@ -20,7 +20,7 @@ use crate::diff_id::DiffId;
 use crate::error::Error;
 use crate::image::Image;
 use crate::reading::{Blamed, BlockingReader, off_thread, read_failure};
-use crate::store::{ImageStore, Name};
+use crate::store::{BlobStream, ImageStore, Name};
 
 /// How an archive is written.
 #[derive(Clone, Debug, Default)]
@@ -80,10 +80,11 @@ impl ImageToSave {
         }
     }
 
-    /// Writes the image to an archive at `path`; engines will call it by `references`.
+    /// Writes the image to an archive at `path`; engines will call it by `references`. Each layer is
+    /// in one of `sources`.
     pub(super) async fn write(
         self,
-        source: Arc<dyn ImageStore>,
+        sources: Vec<Arc<dyn ImageStore>>,
         path: &Path,
         references: &[Reference],
     ) -> Result<CopyReport, Error> {
@@ -95,7 +96,7 @@ impl ImageToSave {
         let (path, runtime) = (path.to_owned(), Handle::current());
         off_thread(move || {
             let mut output = Output::beside(&path)?;
-            let bytes = self.write_members(&mut output, &source, &runtime, tags)?;
+            let bytes = self.write_members(&mut output, &sources, &runtime, tags)?;
             output.publish()?;
             Ok(self.report(bytes))
         })
@@ -105,7 +106,7 @@ impl ImageToSave {
     fn write_members(
         &self,
         output: &mut Output,
-        source: &Arc<dyn ImageStore>,
+        sources: &[Arc<dyn ImageStore>],
         runtime: &Handle,
         tags: Vec<String>,
     ) -> Result<u64, Error> {
@@ -121,8 +122,8 @@ impl ImageToSave {
         for (layer, diff_id) in self.layers() {
             // An image may hold one layer twice, the empty one as a rule.
             if written.insert(diff_id) {
-                let stream = runtime.block_on(source.fetch_blob(layer))?;
-                let object = format!("layer `{}` of `{}`", layer.digest, source.describe());
+                let (stream, place) = runtime.block_on(fetch(sources, layer))?;
+                let object = format!("layer `{}` of `{place}`", layer.digest);
                 let reader = BlockingReader::new(stream, runtime.clone());
                 bytes += write_layer(output, reader, diff_id, &object)?;
             }
@@ -132,6 +133,24 @@ impl ImageToSave {
         output.file(MANIFEST_FILE, list.len() as u64, list.as_slice())?;
         Ok(bytes)
     }
+}
+
+/// Returns the content of `layer`, and which of `sources` it is in: the last, or one that has it.
+async fn fetch(
+    sources: &[Arc<dyn ImageStore>],
+    layer: &Descriptor,
+) -> Result<(BlobStream, String), Error> {
+    let mut sources = sources.iter();
+    let last = sources.next_back();
+    for source in sources {
+        if source.has_blob(layer).await? {
+            return Ok((source.fetch_blob(layer).await?, source.describe()));
+        }
+    }
+    let source = last.ok_or_else(|| Error::NotFound {
+        object: format!("layer `{}`", layer.digest),
+    })?;
+    Ok((source.fetch_blob(layer).await?, source.describe()))
 }
 
 fn layer_name(diff_id: &Digest) -> String {
@@ -172,5 +191,19 @@ pub async fn write_docker_archive(
     options: &DockerArchiveOptions,
 ) -> Result<CopyReport, Error> {
     let image = ImageToSave::find(source.as_ref(), from, options.platform.as_ref()).await?;
-    image.write(source, path, &options.references).await
+    image.write(vec![source], path, &options.references).await
+}
+
+/// Writes `image`, each layer of which is in one of `sources`, to an archive at `path`; engines will
+/// call it by `references`.
+///
+/// # Errors
+/// As [`write_docker_archive`].
+pub async fn write_docker_image(
+    image: Image,
+    sources: Vec<Arc<dyn ImageStore>>,
+    path: &Path,
+    references: &[Reference],
+) -> Result<CopyReport, Error> {
+    ImageToSave(image).write(sources, path, references).await
 }

@@ -18,7 +18,7 @@ mod oci_tests;
 
 pub use daemon::{DEFAULT_DOCKER_HOST, Daemon};
 pub use docker::{DockerArchiveSource, LayerForm, open_docker_archive};
-pub use docker_write::{DockerArchiveOptions, write_docker_archive};
+pub use docker_write::{DockerArchiveOptions, write_docker_archive, write_docker_image};
 pub(crate) use members::Part;
 pub use oci::{OciArchiveOptions, open_oci_archive, write_oci_archive};
 pub(crate) use read_only::{Content, ReadOnlyStore};

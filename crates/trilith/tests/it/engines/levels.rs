@@ -21,11 +21,7 @@ pub(super) fn three_levels(engine: Start) {
 
     // Nothing changed: the engine is not asked for anything, not even whether it is there.
     drop(first_engine);
-    let nowhere = Engine {
-        name: "auto",
-        environment: vec![("DOCKER_HOST".to_owned(), "unix:///nowhere.sock".to_owned())],
-        service: Service::Nothing,
-    };
+    let nowhere = Engine::nowhere();
     let same = pushed(&trilith, &nowhere, &project);
     assert_eq!(same["action"], "reuse");
     assert_eq!(same["digest"], first["digest"]);

@@ -2,6 +2,7 @@
 
 mod ends;
 mod flags;
+mod injected;
 mod levels;
 mod outages;
 mod parts;
@@ -16,11 +17,21 @@ macro_rules! engines {
     ($($name:ident: $start:ident,)+) => {
         $(mod $name {
             use super::parts::Engine;
-            use super::{ends, levels, places};
+            use super::{ends, injected, levels, places};
 
             #[test]
             fn three_levels() {
                 levels::three_levels(Engine::$start);
+            }
+
+            #[test]
+            fn the_agent_on_top() {
+                injected::the_agent_on_top(Engine::$start);
+            }
+
+            #[test]
+            fn the_agent_into_the_engine() {
+                injected::the_agent_into_the_engine(Engine::$start);
             }
 
             #[test]
@@ -168,11 +179,21 @@ fn layers_into_the_engine() {
 /// BuildKit keeps no images, so there is nothing to load.
 mod buildkit {
     use super::parts::Engine;
-    use super::{ends, levels, places};
+    use super::{ends, injected, levels, places};
 
     #[test]
     fn three_levels() {
         levels::three_levels(Engine::buildkit);
+    }
+
+    #[test]
+    fn the_agent_on_top() {
+        injected::the_agent_on_top(Engine::buildkit);
+    }
+
+    #[test]
+    fn the_agent_into_the_store() {
+        injected::the_agent_into_the_store(Engine::buildkit);
     }
 
     #[test]

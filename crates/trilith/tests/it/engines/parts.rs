@@ -131,6 +131,15 @@ impl Engine {
         Self::podman(Podman::trixie())
     }
 
+    /// Returns an engine that does not answer.
+    pub(super) fn nowhere() -> Self {
+        Self {
+            name: "docker",
+            environment: vec![("DOCKER_HOST".to_owned(), "unix:///nowhere.sock".to_owned())],
+            service: Service::Nothing,
+        }
+    }
+
     /// Makes an engine's small disk as large as `size`.
     pub(super) fn enlarge_disk(&self, size: &str) {
         match &self.service {
