@@ -30,6 +30,7 @@ mod prune;
 mod rebase;
 mod recipe;
 mod records;
+mod report;
 mod settings;
 mod subtree;
 mod target;
@@ -38,7 +39,7 @@ pub mod template;
 mod transfer;
 mod user;
 
-pub use build::{BuildOptions, BuildReport, EngineOptions, ReportedLayer, build, plan_anywhere};
+pub use build::{BuildOptions, EngineOptions, build, plan_anywhere};
 pub use builder::{BuilderChoice, Engines};
 pub use context::{Context, Event, stat_cache};
 pub use doctor::{CredentialReport, Diagnosis, EngineReport, StoreReport, diagnose};
@@ -51,6 +52,7 @@ pub use prune::{
 };
 pub use rebase::{RebaseOptions, RebaseReport, rebase};
 pub use records::LayerRecord;
+pub use report::{BuildReport, ReportedLayer};
 pub use settings::{DockerfileOverrides, LockFiles, Overrides, Settings};
 pub use target::Destination;
 pub use telemetry::Telemetry;

@@ -6,11 +6,12 @@
 
 use trilith_core::{BuildFrom, Level, Plan};
 
-use crate::build::{carry_out, planned, unless_interrupted};
+use crate::build::carry_out;
 use crate::builder::{Builder, Built, Job};
 use crate::error::Error;
 use crate::flight;
 use crate::load::Loaded;
+use crate::report::planned;
 
 /// Puts the layers of `job` on `below`, which is built first unless `from` says that it is there.
 ///
@@ -41,8 +42,7 @@ pub(crate) async fn build(
         level: Level::Source,
         reason: "it is not there".to_owned(),
     })?;
-    let putting = Box::pin(builder.put_layers(job, &digest));
-    let mut built = unless_interrupted(job.options, putting).await?;
+    let mut built = builder.put_layers(job, &digest).await?;
     let of_below = report.layers.iter().map(|reported| reported.layer.clone());
     built.layers = of_below.chain(built.layers).collect();
     built.below = report.layers;

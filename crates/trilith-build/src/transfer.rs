@@ -9,9 +9,9 @@ use trilith_oci::place::Place;
 use trilith_oci::transfer::{TransferOptions, transfer, write_destination};
 use trilith_oci::{ImageStore, Name};
 
-use crate::build::BuildReport;
 use crate::context::{Context, Event};
 use crate::error::Error;
+use crate::report::BuildReport;
 
 /// Copies the image at `from`, or of an index the image for `platform`, to `to`.
 ///

@@ -14,13 +14,14 @@ use trilith_oci::Kind;
 use super::bases::BatchBase;
 use super::journal::{BatchError, PhaseSeconds};
 use super::matrix::Variant;
-use crate::build::{BuildOptions, BuildReport, carry_out, plan_job, unless_interrupted};
+use crate::build::{BuildOptions, carry_out, plan_job, unless_interrupted};
 use crate::builder::{self, Job};
 use crate::context::{Context, Event};
 use crate::engine::Progress;
 use crate::error::Error;
 use crate::known::KnownImages;
 use crate::load::{Loaded, ProjectFiles, ResolvedImages, assemble, load_knowing, resolve_images};
+use crate::report::BuildReport;
 use crate::settings::{Settings, base_in};
 use crate::target::Target;
 

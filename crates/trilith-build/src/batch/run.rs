@@ -18,11 +18,12 @@ use super::journal::{
 };
 use super::matrix::Variant;
 use super::summary::BatchSummary;
-use crate::build::{BuildOptions, BuildReport};
+use crate::build::BuildOptions;
 use crate::context::Context;
 use crate::error::Error;
 use crate::known::KnownImages;
 use crate::load::{Loaded, ProjectFiles, load_project_files};
+use crate::report::BuildReport;
 use crate::settings::Settings;
 
 /// The longest wait between two attempts at an image.

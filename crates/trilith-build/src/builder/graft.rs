@@ -132,7 +132,8 @@ pub(super) async fn put_layers(job: Job<'_>, below: &Digest) -> Result<Built, Er
         base: None,
         origins: vec![BlobOrigin::Present],
     };
-    let (layers, images) = on_images(job, &ground.images).await?;
+    let work = Box::pin(on_images(job, &ground.images));
+    let (layers, images) = unless_interrupted(job.options, work).await?;
     let reused = layers.iter().filter(|layer| layer.reused);
     Ok(Built {
         reused: reused.map(|layer| layer.digest().clone()).collect(),

@@ -20,12 +20,13 @@ use trilith_oci::image::{Image, Index};
 use trilith_oci::publish::PublicationBlob;
 use trilith_oci::{Descriptor, RawManifest};
 
-use crate::build::{BuildOptions, ReportedLayer};
+use crate::build::BuildOptions;
 use crate::context::Context;
 use crate::engine::{Engine, EngineError, EngineKind, Feature};
 use crate::error::Error;
 use crate::load::Loaded;
 use crate::records::LayerRecord;
+use crate::report::ReportedLayer;
 use crate::settings::Settings;
 use crate::target::{self, Target};
 use crate::telemetry::Telemetry;

@@ -12,12 +12,13 @@ use trilith_core::{Repository, RuntimeImage, Scheme, Tags, runtime_image_repo_an
 
 use super::checkout::find_root;
 use super::{PresetOptions, image_names, load_tags, parse_base};
-use crate::build::{BuildOptions, BuildReport, build};
+use crate::build::{BuildOptions, build};
 use crate::build_context::{ContextParts, FilePart, TreePart};
 use crate::context::Context;
 use crate::error::Error;
 use crate::project::manifest::read_text;
 use crate::project::{DockerfileRecipe, DockerfileSource};
+use crate::report::BuildReport;
 use crate::settings::{LockFiles, Settings};
 
 /// The repository of runtime images where none is named.

@@ -17,11 +17,12 @@ use trilith_core::{Repository, Scheme, Tags};
 use super::checkout::{find_root, installed_version};
 use super::git::{GitInfo, GitOverrides};
 use super::{PresetOptions, image_names, load_tags, parse_base, paths};
-use crate::build::{BuildOptions, BuildReport, build};
+use crate::build::{BuildOptions, build};
 use crate::build_context::{AGENT_SERVER_DOCKERFILE, ContextParts, agent_server_parts, parts_of};
 use crate::context::Context;
 use crate::error::Error;
 use crate::project::{DockerfileRecipe, DockerfileSource, python_version};
+use crate::report::BuildReport;
 use crate::settings::{LockFiles, Settings};
 
 /// The Python package whose version counts.
