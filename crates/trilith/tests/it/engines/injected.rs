@@ -300,6 +300,10 @@ fn on_and_off(engine: Start) {
         let with = built(&trilith, &nowhere, &project, &on);
         assert_eq!((&with["action"], tags(&with)), (&"build".into(), 1));
         assert_eq!(explain(&with)["rebuild"], false);
+        let image = with["reference"].as_str().unwrap();
+        let rebase = ["rebase", image, "--tag", "new", "--new-base"];
+        let error = trilith.error(2, &[&rebase[..], &[&base.reference]].concat());
+        assert!(error.contains("ran its steps on the base"), "{error}");
         let off = pushed(&trilith, &nowhere, &project);
         assert_same(&off, &plain);
 
