@@ -170,7 +170,8 @@ events_logger = "file"
 # The default, shared memory, is one for all Podmans of the machine.
 lock_type = "file"
 runtime = "runc"
-static_dir = "{at}/static"
+# Where what cleans up behind a container looks for it.
+static_dir = "{at}/root/libpod"
 tmp_dir = "{at}/tmp"
 volume_path = "{at}/volumes"
 image_copy_tmp_dir = "{at}/copy"
