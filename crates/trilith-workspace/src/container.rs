@@ -456,8 +456,7 @@ async fn url(engine: &dyn Containers, container: &Container) -> Result<Option<St
     if let Some(address) = published.and_then(|addresses| addresses.first()) {
         return Ok(Some(format!("http://{address}")));
     }
-    // Where nothing is published, as in an internal network of Docker, this machine is in the
-    // network too.
+    // Where nothing is published, as in an internal network, this machine is in the network too.
     if let Some(address) = container.addresses.first() {
         return Ok(Some(format!("http://{address}:{PORT}")));
     }

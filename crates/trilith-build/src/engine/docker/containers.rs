@@ -74,6 +74,9 @@ struct Config {
 pub(in crate::engine) struct NetworkSettings {
     ports: Option<BTreeMap<String, Option<Vec<Binding>>>>,
     networks: Option<BTreeMap<String, Network>>,
+    /// The file of its network namespace.
+    #[serde(default)]
+    sandbox_key: String,
 }
 
 #[derive(Deserialize)]
@@ -107,6 +110,19 @@ impl NetworkSettings {
                 ))
             })
             .collect()
+    }
+
+    /// Returns the file of the container's network namespace; empty where it has none of its own.
+    pub(in crate::engine) fn namespace(&self) -> &str {
+        &self.sandbox_key
+    }
+
+    /// Returns the names of the engine's networks that the container is in.
+    pub(in crate::engine) fn networks(&self) -> impl Iterator<Item = &str> {
+        self.networks
+            .iter()
+            .flatten()
+            .map(|(name, _)| name.as_str())
     }
 
     /// Returns the container's own addresses.

@@ -1,6 +1,6 @@
 //! Containers of Podman.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::process::Stdio;
 use std::time::Duration;
@@ -10,6 +10,7 @@ use bytes::Bytes;
 use futures_util::TryStreamExt as _;
 use futures_util::stream::try_unfold;
 use serde::Deserialize;
+use serde::de::DeserializeOwned;
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::process::{Child, Command};
 use trilith_core::{Platform, Reference};
@@ -27,6 +28,10 @@ use crate::engine::{
 const PIECE: usize = 64 << 10;
 /// The most that is kept of what a call says of its failure.
 const MESSAGE: u64 = 64 << 10;
+/// The network that containers are in by default, which is not internal.
+const DEFAULT_NETWORK: &str = "podman";
+/// Where network namespaces are that root has made.
+const ROOT_NAMESPACES: &str = "/run/netns/";
 
 /// What `podman inspect` says of a container.
 #[derive(Deserialize)]
@@ -60,21 +65,54 @@ struct Config {
     labels: Option<BTreeMap<String, String>>,
 }
 
-impl From<Inspected> for Container {
-    fn from(found: Inspected) -> Self {
-        let state = found.state;
-        Self {
-            id: found.id,
-            name: found.name,
-            image: found.image_name,
-            created: found.created,
+impl Inspected {
+    /// Returns the networks that root publishes its ports in.
+    fn publishing(&self) -> impl Iterator<Item = &str> {
+        // Without root they are published by a program that reaches into the container.
+        let of_root = self
+            .network_settings
+            .namespace()
+            .starts_with(ROOT_NAMESPACES);
+        let has_ports = !self.network_settings.ports().is_empty();
+        self.network_settings
+            .networks()
+            .filter(move |_| of_root && has_ports)
+    }
+
+    /// Returns whether its ports are published in networks alone that are `internal`: there they are
+    /// not, though Podman says so.
+    fn is_hidden(&self, internal: &BTreeSet<String>) -> bool {
+        let mut networks = self.publishing().peekable();
+        networks.peek().is_some() && networks.all(|network| internal.contains(network))
+    }
+
+    /// Returns the container, in networks some of which are `internal`.
+    fn into_container(self, internal: &BTreeSet<String>) -> Container {
+        let ports = if self.is_hidden(internal) {
+            BTreeMap::new()
+        } else {
+            self.network_settings.ports()
+        };
+        let state = self.state;
+        Container {
+            id: self.id,
+            name: self.name,
+            image: self.image_name,
+            created: self.created,
             state: ContainerState::new(&state.status, state.exit_code, state.out_of_memory),
-            labels: found.config.labels.unwrap_or_default(),
-            ports: found.network_settings.ports(),
-            addresses: found.network_settings.addresses(),
-            user: found.config.user,
+            labels: self.config.labels.unwrap_or_default(),
+            ports,
+            addresses: self.network_settings.addresses(),
+            user: self.config.user,
         }
     }
+}
+
+/// What `podman network inspect` says of a network.
+#[derive(Deserialize)]
+struct InspectedNetwork {
+    name: String,
+    internal: bool,
 }
 
 /// Returns the command line that makes a container. Variables are there by name alone: their
@@ -361,12 +399,31 @@ impl Podman {
             .chain(names.iter().copied())
             .collect();
         let output = self.call("inspect", &object, &arguments).await?;
-        let found: Result<Vec<Inspected>, _> = serde_json::from_slice(&output.stdout);
-        let found = found.map_err(|error| {
-            let message = format!("its answer is malformed: {error}");
-            failure::of_call("inspect", &object, &message)
-        })?;
-        Ok(found.into_iter().map(Container::from).collect())
+        let found: Vec<Inspected> = parse(&object, &output.stdout)?;
+        let internal = self.internal_networks(&found).await?;
+        let containers = found.into_iter();
+        Ok(containers
+            .map(|found| found.into_container(&internal))
+            .collect())
+    }
+
+    /// Returns the internal ones of the networks that ports are published in.
+    async fn internal_networks(
+        &self,
+        containers: &[Inspected],
+    ) -> Result<BTreeSet<String>, EngineError> {
+        let networks = containers.iter().flat_map(Inspected::publishing);
+        let names: BTreeSet<&str> = networks.filter(|name| *name != DEFAULT_NETWORK).collect();
+        if names.is_empty() {
+            return Ok(BTreeSet::new());
+        }
+        let names: Vec<&str> = names.into_iter().collect();
+        let object = names.join(" ");
+        let arguments = [&["network", "inspect"], &names[..]].concat();
+        let output = self.call("inspect", &object, &arguments).await?;
+        let found: Vec<InspectedNetwork> = parse(&object, &output.stdout)?;
+        let internal = found.into_iter().filter(|network| network.internal);
+        Ok(internal.map(|network| network.name).collect())
     }
 
     /// Starts a call whose output, and input where it has any, are streams.
@@ -382,6 +439,14 @@ impl Podman {
         }
         Command::from(command).kill_on_drop(true).spawn()
     }
+}
+
+/// Reads what Podman says of `object`.
+fn parse<T: DeserializeOwned>(object: &str, answer: &[u8]) -> Result<T, EngineError> {
+    serde_json::from_slice(answer).map_err(|error| {
+        let message = format!("its answer is malformed: {error}");
+        failure::of_call("inspect", object, &message)
+    })
 }
 
 fn broken(operation: &'static str, object: &str, error: io::Error) -> EngineError {
