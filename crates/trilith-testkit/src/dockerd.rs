@@ -13,7 +13,8 @@ use std::process::Command;
 use crate::command::run;
 use crate::disk;
 use crate::guard::{Guard, new_dir};
-use crate::trixie::trixie_engines;
+use crate::network;
+use crate::trixie::in_trixie;
 
 /// What the daemons say that `host-gateway` stands for.
 pub const HOST_GATEWAY: &str = "192.0.2.1";
@@ -80,7 +81,7 @@ impl Dockerd {
         fs::write(&config, settings.to_string()).expect("cannot write the daemon's configuration");
         let mut service = match options.release {
             Release::Bookworm => Command::new("dockerd"),
-            Release::Trixie => in_trixie(&dir, "dockerd"),
+            Release::Trixie => in_trixie(&dir, &dir, &dir.join("data"), "dockerd"),
         };
         for (option, file) in [
             ("--config-file", "daemon.json"),
@@ -97,7 +98,7 @@ impl Dockerd {
             .arg(format!("--host-gateway-ip={HOST_GATEWAY}"))
             .args(["--log-level", "warn", "--shutdown-timeout", "5"]);
         if options.bridge {
-            service = in_new_network(&service);
+            service = network::in_new(&service);
         } else {
             service.arg("--bridge=none");
         }
@@ -164,16 +165,7 @@ impl Dockerd {
     /// When the daemon has ended.
     #[must_use]
     pub fn inside_network(&self, command: &Command) -> Command {
-        let mut inside = Command::new("nsenter");
-        inside.arg(format!("--net=/proc/{}/ns/net", self.guard.pid()));
-        add(&mut inside, command);
-        inside.env_clear();
-        let set = command.get_envs();
-        inside.envs(set.filter_map(|(name, value)| Some((name, value?))));
-        if let Some(directory) = command.get_current_dir() {
-            inside.current_dir(directory);
-        }
-        inside
+        network::inside(self.guard.pid(), command)
     }
 
     /// Returns the daemon's address, as in `unix:///tmp/trilith-docker-x/docker.sock`.
@@ -193,51 +185,6 @@ impl Dockerd {
     pub fn config_dir(&self) -> PathBuf {
         self.guard.dir().join("client")
     }
-}
-
-/// Returns `program` in [`trixie_engines`], with a mount namespace of its own, where it sees `dir`
-/// at the same place. Its mounts end with it, and what it writes elsewhere.
-///
-/// In a mere `chroot`, `docker exec` would end up in the machine's own files: a process that enters
-/// a mount namespace gets the root of that, and not what `runc` put in place of the changed one.
-fn in_trixie(dir: &Path, program: &str) -> Command {
-    const SCRIPT: &str = r#"
-        set -e
-        lower=$0 dir=$1
-        shift
-        mkdir -p "$dir/root"
-        mount -t tmpfs none "$dir/root"
-        cd "$dir/root"
-        mkdir upper work root
-        mount -t overlay -o "lowerdir=$lower,upperdir=upper,workdir=work" none root
-        for name in dev proc sys; do mount --rbind "/$name" "root/$name"; done
-        for name in run tmp; do mount -t tmpfs none "root/$name"; done
-        mkdir -p "root$dir"
-        mount --bind "$dir" "root$dir"
-        if mountpoint -q "$dir/data"; then mount --bind "$dir/data" "root$dir/data"; fi
-        cd root
-        pivot_root . mnt
-        umount --lazy /mnt
-        exec "$@"
-    "#;
-    let mut command = Command::new("unshare");
-    command.args(["--mount", "--propagation", "private", "sh", "-c", SCRIPT]);
-    command.arg(trixie_engines()).arg(dir).arg(program);
-    command
-}
-
-/// Returns `service` with a network namespace of its own, which has nothing but loopback.
-fn in_new_network(service: &Command) -> Command {
-    let mut command = Command::new("unshare");
-    let script = "busybox ip link set lo up && exec \"$0\" \"$@\"";
-    command.args(["--net", "sh", "-c", script]);
-    add(&mut command, service);
-    command
-}
-
-/// Adds a program and its arguments to a command that runs another.
-fn add(command: &mut Command, other: &Command) {
-    command.arg(other.get_program()).args(other.get_args());
 }
 
 /// Returns the address of the socket in `dir`.

@@ -20,6 +20,7 @@ mod dockerd;
 mod guard;
 pub mod http;
 mod image;
+mod network;
 mod podman;
 mod project;
 mod proxy;
@@ -36,7 +37,7 @@ pub use image::{
     Compression, Format, ImageOptions, PushedImage, busybox_image, busybox_rootfs, debian_image,
     debian_rootfs, git_image, many_bases, push_image,
 };
-pub use podman::Podman;
+pub use podman::{Podman, PodmanOptions};
 pub use project::{Project, pypi_sdist};
 pub use proxy::{Fault, FaultProxy, Rule};
 pub use registry::{Manifest, Registry, RegistryOptions};

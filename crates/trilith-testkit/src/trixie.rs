@@ -4,8 +4,7 @@
 //! Each is made once per target directory and shared, so nothing may be written into it: whoever enters
 //! it mounts something over it to write to, in a mount namespace of its own.
 
-use std::fs::{self, Permissions};
-use std::os::unix::fs::PermissionsExt as _;
+use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -16,8 +15,8 @@ use crate::command::assert_success;
 const SDK: &str = "1.58.2";
 
 /// What the engines are made of, besides the essential packages.
-const ENGINES: &str = "busybox-static,ca-certificates,crun,docker-buildx,docker-cli,docker.io,\
-    fuse-overlayfs,iptables,netavark,podman,runc,uidmap";
+const ENGINES: &str = "aardvark-dns,busybox-static,ca-certificates,crun,docker-buildx,docker-cli,\
+    docker.io,fuse-overlayfs,iptables,netavark,podman,runc,uidmap";
 
 /// Returns the root file system of a Debian trixie with Docker 26.1, docker-buildx 0.13 and
 /// Podman 5.4.
@@ -25,7 +24,10 @@ const ENGINES: &str = "busybox-static,ca-certificates,crun,docker-buildx,docker-
 /// Made by mmdebstrap once per target directory, in one to two minutes.
 #[must_use]
 pub fn trixie_engines() -> PathBuf {
-    cached("trixie-engines", |path| {
+    // Of another list, another one.
+    let mut hasher = DefaultHasher::new();
+    ENGINES.hash(&mut hasher);
+    cached(&format!("trixie-engines-{:x}", hasher.finish()), |path| {
         bootstrap(ENGINES, path);
     })
 }
@@ -97,35 +99,36 @@ exec chroot root "$@"
     command
 }
 
-/// Writes a script to `script` that runs `program` in [`trixie_engines`], with this machine's
-/// processes, devices, temporary files and what it was called with.
+/// Returns `program` in [`trixie_engines`], with a mount namespace of its own, where it sees this
+/// machine's processes and devices, and `seen` and what is mounted at `disk` at the same place. Its
+/// mounts, for which it makes a directory in `dir`, end with it, and what it writes elsewhere.
 ///
-/// Its mounts are its own and end with the program.
-pub(crate) fn write_script(script: &Path, program: &str) {
-    let root = trixie_engines();
-    let temp = std::env::temp_dir();
+/// In a mere `chroot`, `docker exec` would end up in the machine's own files: a process that enters
+/// a mount namespace gets the root of that, and not what `runc` put in place of the changed one.
+pub(crate) fn in_trixie(dir: &Path, seen: &Path, disk: &Path, program: &str) -> Command {
     // What is written besides goes into memory, over the root file system that all share.
-    let text = format!(
-        r#"#!/bin/sh
-exec unshare --mount --propagation private sh -euc '
-lower=$1
-shift
-mkdir -p "$0.root"
-mount -t tmpfs none "$0.root"
-cd "$0.root"
-mkdir upper work root
-mount -t overlay -o "lowerdir=$lower,upperdir=upper,workdir=work" none root
-for dir in /proc /sys /dev "{temp}"; do
-    mkdir -p "root$dir"
-    mount --rbind "$dir" "root$dir"
-done
-mount -t tmpfs none root/run
-exec chroot root "$@"
-' "$0" '{root}' {program} "$@"
-"#,
-        temp = temp.display(),
-        root = root.display(),
-    );
-    fs::write(script, text).expect("cannot write a script");
-    fs::set_permissions(script, Permissions::from_mode(0o755)).expect("cannot set a mode");
+    const SCRIPT: &str = r#"
+        set -e
+        lower=$0 at=$1 seen=$2 disk=$3
+        shift 3
+        mkdir -p "$at"
+        mount -t tmpfs none "$at"
+        cd "$at"
+        mkdir upper work root
+        mount -t overlay -o "lowerdir=$lower,upperdir=upper,workdir=work" none root
+        for name in dev proc sys; do mount --rbind "/$name" "root/$name"; done
+        for name in run tmp; do mount -t tmpfs none "root/$name"; done
+        mkdir -p "root$seen"
+        mount --bind "$seen" "root$seen"
+        if mountpoint -q "$disk"; then mount --bind "$disk" "root$disk"; fi
+        cd root
+        pivot_root . mnt
+        umount --lazy /mnt
+        exec "$@"
+    "#;
+    let mut command = Command::new("unshare");
+    command.args(["--mount", "--propagation", "private", "sh", "-c", SCRIPT]);
+    command.arg(trixie_engines()).arg(dir.join("trixie"));
+    command.arg(seen).arg(disk).arg(program);
+    command
 }

@@ -1,12 +1,15 @@
 //! Both engines run containers from the images made here, and leave nothing behind.
 
 use std::fs;
-use std::process::Command;
+use std::io::{BufRead as _, BufReader};
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
 
 use trilith_testkit::{
-    Compression, Dockerd, DockerdOptions, Format, ImageOptions, Podman, Registry, RegistryOptions,
-    Release, Rootless, assert_failure, assert_success, busybox_image, debian_image, skopeo,
-    stdout_of,
+    Compression, Dockerd, DockerdOptions, Format, ImageOptions, Podman, PodmanOptions, Registry,
+    RegistryOptions, Release, Rootless, assert_failure, assert_success, busybox_image,
+    debian_image, skopeo, stdout_of,
 };
 
 /// Returns the mounts whose place or source names `text`.
@@ -62,14 +65,8 @@ fn docker_runs_what_is_made_here() {
 #[test]
 fn docker_in_a_network_of_its_own_publishes_ports_there_alone() {
     let registry = Registry::start(RegistryOptions::default());
-    let image = busybox_image(&registry, "base:1", &ImageOptions::default());
     let temporary = tempfile::tempdir().unwrap();
-    let archive = temporary.path().join("image.tar");
-    let (from, to) = (
-        format!("docker://{}", image.reference),
-        format!("docker-archive:{}:base:1", archive.display()),
-    );
-    assert_success(skopeo("copy").args([from, to]));
+    let archive = archive(&registry, temporary.path());
     for release in [Release::Bookworm, Release::Trixie] {
         let dockerd = Dockerd::start_with(DockerdOptions {
             release,
@@ -107,6 +104,18 @@ fn docker_in_a_network_of_its_own_publishes_ports_there_alone() {
         assert_eq!(mounts(dir.to_str().unwrap()), Vec::<String>::new());
         assert!(!dir.exists());
     }
+}
+
+/// Returns the file in `directory` from which engines load the image `base:1`.
+fn archive(registry: &Registry, directory: &Path) -> PathBuf {
+    let image = busybox_image(registry, "base:1", &ImageOptions::default());
+    let archive = directory.join("image.tar");
+    let (from, to) = (
+        format!("docker://{}", image.reference),
+        format!("docker-archive:{}:base:1", archive.display()),
+    );
+    assert_success(skopeo("copy").args([from, to]));
+    archive
 }
 
 /// Returns how many processes are in a network namespace, as in `net:[4026531840]`.
@@ -180,10 +189,72 @@ fn a_newer_podman_runs_what_is_made_here() {
     assert_eq!(said, "welcome back");
     let version = stdout_of(podman.podman().arg("--version"));
     assert!(version.contains(" 5.4."), "{version}");
+    // What one call starts is there for the next.
+    let run = ["run", "--detach", "--name=left", &image.reference];
+    assert_success(podman.podman().args(run).args(["sleep", "1000"]));
+    let said = stdout_of(podman.podman().args(["exec", "left", "cat", "/etc/motd"]));
+    assert_eq!(said, "welcome back");
     let dir = podman.dir().to_owned();
     drop(podman);
     assert_eq!(mounts(dir.to_str().unwrap()), Vec::<String>::new());
     assert!(!dir.exists());
+}
+
+/// Set for [`is_killed`].
+const VARIABLE: &str = "TRILITH_TEST_IS_KILLED";
+
+#[test]
+fn what_a_killed_test_had_is_gone() {
+    let mut test = Command::new(std::env::current_exe().unwrap())
+        .args(["--exact", "is_killed", "--nocapture"])
+        .env(VARIABLE, "yes")
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let lines = BufReader::new(test.stdout.take().unwrap()).lines();
+    let mut told = lines.filter_map(|line| {
+        let line = line.unwrap();
+        Some(line.split_once("has ")?.1.to_owned())
+    });
+    let (dir, network) = (told.next().unwrap(), told.next().unwrap());
+    // The process that keeps the namespaces, the container and its monitor.
+    assert_eq!(processes_in(&network), 3);
+    test.kill().unwrap();
+    test.wait().unwrap();
+    let deadline = Instant::now() + Duration::from_secs(120);
+    while fs::exists(&dir).unwrap() {
+        assert!(Instant::now() < deadline, "{dir} stays");
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    assert_eq!(processes_in(&network), 0);
+    assert_eq!(mounts(&dir), Vec::<String>::new());
+}
+
+/// What is killed. Without the variable it is not.
+#[test]
+fn is_killed() {
+    if std::env::var_os(VARIABLE).is_none() {
+        return;
+    }
+    let registry = Registry::start(RegistryOptions::default());
+    let temporary = tempfile::tempdir().unwrap();
+    let podman = Podman::with(PodmanOptions {
+        release: Release::Trixie,
+        bridge: true,
+        ..PodmanOptions::default()
+    });
+    let archive = archive(&registry, temporary.path());
+    assert_success(podman.podman().args(["load", "--input"]).arg(&archive));
+    drop(temporary);
+    let run = ["run", "--detach", "--network=host", "base:1"];
+    assert_success(podman.podman().args(run).args(["sleep", "1000"]));
+    println!("has {}", podman.dir().display());
+    let mut network = Command::new("readlink");
+    network.arg("/proc/self/ns/net");
+    println!("has {}", stdout_of(&mut podman.inside_network(&network)));
+    // Its end is that of a test which fails to kill this one.
+    let _end = std::io::stdin().lines().next();
 }
 
 #[test]

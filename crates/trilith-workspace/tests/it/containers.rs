@@ -47,7 +47,15 @@ async fn docker_conforms(release: Release) {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn podman_4_3_conforms() {
-    let podman = trilith_testkit::Podman::new();
+    podman_conforms(&trilith_testkit::Podman::new(), "slirp4netns").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn podman_5_4_conforms() {
+    podman_conforms(&trilith_testkit::Podman::trixie(), "host").await;
+}
+
+async fn podman_conforms(podman: &trilith_testkit::Podman, network: &str) {
     let temporary = tempfile::tempdir().unwrap();
     let context = context(temporary.path(), None);
     let options = PodmanOptions {
@@ -56,7 +64,7 @@ async fn podman_4_3_conforms() {
         temporary: temporary.path().to_owned(),
     };
     let engine = Arc::new(Podman::new(options, context.registry.clone()));
-    suite(&context, engine, "slirp4netns", temporary.path()).await;
+    suite(&context, engine, network, temporary.path()).await;
 }
 
 /// Podman without root: as a user who has subordinate ids and nothing else.

@@ -6,7 +6,7 @@ use std::process::{Command, Output};
 
 use serde_json::Value;
 use tempfile::TempDir;
-use trilith_testkit::{Project, Registry, assert_success, run};
+use trilith_testkit::{Podman, Project, Registry, assert_success, run};
 
 /// The binary under test, with its own home, store and caches.
 pub(crate) struct Trilith {
@@ -77,6 +77,21 @@ impl Trilith {
     pub(crate) fn push(&self, project: &Project) -> Value {
         self.json(&["build", "--push", "--project", path(project)])
     }
+}
+
+/// Returns the variables with which a Trilith finds `podman` and makes its temporary files where that
+/// sees them, in a root of its own or not.
+pub(crate) fn podman_environment(podman: &Podman) -> Vec<(String, String)> {
+    let set = podman.environment().into_iter();
+    let mut environment: Vec<(String, String)> = set
+        .filter_map(|(name, value)| Some((name, value?)))
+        .collect();
+    let path = format!("{}:/usr/sbin:/usr/bin:/sbin:/bin", podman.dir().display());
+    environment.push(("PATH".to_owned(), path));
+    let temporary = podman.dir().join("temporary");
+    std::fs::create_dir(&temporary).unwrap();
+    environment.push(("TMPDIR".to_owned(), temporary.display().to_string()));
+    environment
 }
 
 pub(crate) fn path(project: &Project) -> &str {

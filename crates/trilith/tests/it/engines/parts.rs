@@ -10,7 +10,7 @@ use trilith_testkit::{
 };
 
 use super::relay::Relay;
-use crate::support::{Trilith, path};
+use crate::support::{Trilith, path, podman_environment};
 
 /// A project whose steps leave a stamp that no two runs have in common.
 pub(super) const DOCKERFILE: &str = "\
@@ -105,20 +105,9 @@ impl Engine {
     }
 
     pub(super) fn podman(podman: Podman) -> Self {
-        let set = podman.environment().into_iter();
-        let mut environment: Vec<(String, String)> = set
-            .filter_map(|(name, value)| Some((name, value?)))
-            .collect();
-        let directory = podman.program().parent().unwrap().display().to_string();
-        let path = format!("{directory}:/usr/sbin:/usr/bin:/sbin:/bin");
-        environment.push(("PATH".to_owned(), path));
-        // Contexts have to be where the newer one, in a root of its own, sees them.
-        let temporary = podman.dir().join("contexts");
-        std::fs::create_dir(&temporary).unwrap();
-        environment.push(("TMPDIR".to_owned(), temporary.display().to_string()));
         Self {
             name: "podman",
-            environment,
+            environment: podman_environment(&podman),
             service: Service::Podman(podman),
         }
     }

@@ -63,9 +63,10 @@ macro_rules! engines {
 engines! {
     docker_20_10: docker_20,
     podman_4_3: podman_4,
+    podman_5_4: podman_5,
 }
 
-/// On networks of the engine's own, which this machine's Docker has by default.
+/// On networks of the engine's own, which it has by default.
 macro_rules! bridged {
     ($($name:ident: $start:ident,)+) => {
         $(mod $name {
@@ -93,6 +94,7 @@ macro_rules! bridged {
 bridged! {
     docker_20_10_on_its_bridge: bridged_docker_20,
     docker_26_1_on_its_bridge: bridged_docker_26,
+    podman_5_4_on_its_bridge: bridged_podman_5,
 }
 
 #[test]

@@ -5,11 +5,11 @@ use std::process::{Command, Output, Stdio};
 
 use serde_json::Value;
 use trilith_testkit::{
-    Dockerd, DockerdOptions, ImageOptions, Podman, Registry, RegistryOptions, Release,
-    assert_success, busybox_image, run,
+    Dockerd, DockerdOptions, ImageOptions, Podman, PodmanOptions, Registry, RegistryOptions,
+    Release, assert_success, busybox_image, run,
 };
 
-use crate::support::Trilith;
+use crate::support::{Trilith, podman_environment};
 
 /// An engine that starts empty.
 pub(super) struct Engine {
@@ -31,6 +31,8 @@ enum Service {
     /// In a network of its own, in which there is no registry.
     BridgedDocker(Dockerd),
     Podman(Podman),
+    /// As Docker.
+    BridgedPodman(Podman),
 }
 
 impl Engine {
@@ -79,8 +81,11 @@ impl Engine {
             ..DockerdOptions::default()
         });
         let environment = vec![("DOCKER_HOST".to_owned(), dockerd.host())];
-        let service = Service::BridgedDocker(dockerd);
-        let mut engine = Self::new("docker", None, environment, service);
+        Self::bridged("docker", environment, Service::BridgedDocker(dockerd))
+    }
+
+    fn bridged(name: &'static str, environment: Vec<(String, String)>, service: Service) -> Self {
+        let mut engine = Self::new(name, None, environment, service);
         let base = format!("oci:{}:1", engine.trilith.home().join("base").display());
         engine.trilith.json(&["copy", &engine.base, &base]);
         engine.base = base;
@@ -89,21 +94,31 @@ impl Engine {
 
     pub(super) fn podman_4() -> Self {
         let podman = Podman::new();
-        let set = podman.environment().into_iter();
-        let mut environment: Vec<(String, String)> = set
-            .filter_map(|(name, value)| Some((name, value?)))
-            .collect();
-        let directory = podman.program().parent().unwrap().display().to_string();
-        let path = format!("{directory}:/usr/sbin:/usr/bin:/sbin:/bin");
-        environment.push(("PATH".to_owned(), path));
-        let network = Some("slirp4netns");
+        let (environment, network) = (podman_environment(&podman), Some("slirp4netns"));
         Self::new("podman", network, environment, Service::Podman(podman))
+    }
+
+    pub(super) fn podman_5() -> Self {
+        let podman = Podman::trixie();
+        let (environment, network) = (podman_environment(&podman), Some("host"));
+        Self::new("podman", network, environment, Service::Podman(podman))
+    }
+
+    pub(super) fn bridged_podman_5() -> Self {
+        let podman = Podman::with(PodmanOptions {
+            release: Release::Trixie,
+            bridge: true,
+            ..PodmanOptions::default()
+        });
+        let environment = podman_environment(&podman);
+        Self::bridged("podman", environment, Service::BridgedPodman(podman))
     }
 
     /// Returns `command` as it is run where the engine publishes ports.
     pub(super) fn beside(&self, command: Command) -> Command {
         match &self.service {
             Service::BridgedDocker(dockerd) => dockerd.inside_network(&command),
+            Service::BridgedPodman(podman) => podman.inside_network(&command),
             Service::Docker(_) | Service::Podman(_) => command,
         }
     }
@@ -199,7 +214,7 @@ impl Engine {
     fn run_client(&self, arguments: &[&str]) -> Output {
         let mut client = match &self.service {
             Service::Docker(dockerd) | Service::BridgedDocker(dockerd) => dockerd.docker(),
-            Service::Podman(podman) => podman.podman(),
+            Service::Podman(podman) | Service::BridgedPodman(podman) => podman.podman(),
         };
         run(client.args(arguments))
     }
