@@ -94,6 +94,22 @@ pub(crate) fn podman_environment(podman: &Podman) -> Vec<(String, String)> {
     environment
 }
 
+/// Makes of functions that take how an `Engine` is started a test on each of these.
+macro_rules! on {
+    ($engines:tt: $($test:ident),+ $(,)?) => {
+        $(on!(@ $test $engines);)+
+    };
+    (@ $test:ident [$($engine:ident),+]) => {
+        mod $test {
+            $(#[test]
+            fn $engine() {
+                super::$test(super::Engine::$engine);
+            })+
+        }
+    };
+}
+pub(crate) use on;
+
 pub(crate) fn path(project: &Project) -> &str {
     project.path().to_str().unwrap()
 }

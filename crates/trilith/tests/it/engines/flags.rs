@@ -8,7 +8,12 @@ use trilith_testkit::{
 };
 
 use super::parts::*;
-use crate::support::Trilith;
+use crate::support::{Trilith, on};
+
+on!([docker_with_containerd, podman_5, buildkit]: a_cache_in_a_registry);
+on!([docker_20, podman_4, buildkit]: steps_ask_an_ssh_agent);
+on!([docker_20, podman_5, buildkit]: a_base_on_this_machine);
+on!([docker_20, docker_26, podman_5]: links_are_followed);
 
 /// A cold engine takes from a cache in a registry what another has run.
 fn a_cache_in_a_registry(engine: Start) {
@@ -37,21 +42,6 @@ fn a_cache_in_a_registry(engine: Start) {
     let second = built(&trilith, &cold, &project, &flags);
     assert_eq!((&second["action"], tags(&second)), (&"build".into(), 3));
     assert_eq!(stamps(&trilith, &second["reference"]), before, "{second}");
-}
-
-#[test]
-fn a_cache_in_a_registry_with_docker_26_1_with_containerd() {
-    a_cache_in_a_registry(Engine::docker_with_containerd);
-}
-
-#[test]
-fn a_cache_in_a_registry_with_podman_5_4() {
-    a_cache_in_a_registry(Engine::podman_5);
-}
-
-#[test]
-fn a_cache_in_a_registry_with_buildkit() {
-    a_cache_in_a_registry(Engine::buildkit);
 }
 
 #[test]
@@ -153,21 +143,6 @@ fn steps_ask_an_ssh_agent(engine: Start) {
     assert!(error.contains("error: "), "{error}");
 }
 
-#[test]
-fn steps_ask_an_ssh_agent_with_docker_20_10() {
-    steps_ask_an_ssh_agent(Engine::docker_20);
-}
-
-#[test]
-fn steps_ask_an_ssh_agent_with_podman_4_3() {
-    steps_ask_an_ssh_agent(Engine::podman_4);
-}
-
-#[test]
-fn steps_ask_an_ssh_agent_with_buildkit() {
-    steps_ask_an_ssh_agent(Engine::buildkit);
-}
-
 /// A base that is a file of this machine is brought to the registry that is pushed to, and
 /// otherwise refused.
 fn a_base_on_this_machine(engine: Start) {
@@ -209,21 +184,6 @@ fn a_base_on_this_machine(engine: Start) {
     assert_tidy(&trilith, &engine);
 }
 
-#[test]
-fn a_base_on_this_machine_with_docker_20_10() {
-    a_base_on_this_machine(Engine::docker_20);
-}
-
-#[test]
-fn a_base_on_this_machine_with_podman_5_4() {
-    a_base_on_this_machine(Engine::podman_5);
-}
-
-#[test]
-fn a_base_on_this_machine_with_buildkit() {
-    a_base_on_this_machine(Engine::buildkit);
-}
-
 /// Instructions copy through symbolic links of the context.
 fn links_are_followed(engine: Start) {
     let registry = Registry::start(RegistryOptions::default());
@@ -242,19 +202,4 @@ fn links_are_followed(engine: Start) {
     assert_eq!(copied, project.read("app/run"));
     project.write("app/run", "changed\n");
     assert_eq!(tags(&built(&trilith, &engine, &project, &["--push"])), 1);
-}
-
-#[test]
-fn links_are_followed_by_docker_20_10() {
-    links_are_followed(Engine::docker_20);
-}
-
-#[test]
-fn links_are_followed_by_docker_26_1() {
-    links_are_followed(Engine::docker_26);
-}
-
-#[test]
-fn links_are_followed_by_podman_5_4() {
-    links_are_followed(Engine::podman_5);
 }

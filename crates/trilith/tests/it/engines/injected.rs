@@ -7,7 +7,20 @@ use trilith_testkit::{
 };
 
 use super::parts::*;
-use crate::support::{Trilith, assert_complete, path, tag};
+use crate::support::{Trilith, assert_complete, on, path, tag};
+
+on! {
+    [docker_20, docker_26, docker_with_containerd, podman_4, podman_5, buildkit]:
+    the_agent_on_top,
+}
+on! {
+    [docker_20, docker_26, docker_with_containerd, podman_4, podman_5]:
+    the_agent_into_the_engine,
+}
+// It keeps no images.
+on!([buildkit]: the_agent_into_the_store);
+on!([docker_20, podman_5]: a_refused_agent_moves_no_tag);
+on!([docker_20, podman_5, buildkit]: on_and_off);
 
 const INJECT: &str = "\n[agent]\ninject = true\n";
 const CONFIG: &str = "\n[config]\nentrypoint = [\"/.trilith/agent\"]\nuser = \"10001:10001\"\n";
@@ -81,7 +94,7 @@ fn assert_same(again: &Value, first: &Value) {
     assert_eq!((&again["action"], &again["digest"]), expected);
 }
 
-pub(super) fn the_agent_on_top(engine: Start) {
+fn the_agent_on_top(engine: Start) {
     let registry = Registry::start(RegistryOptions::default());
     let base = busybox_image(&registry, "base:1", &ImageOptions::default());
     let (agent, diff_id) = agent(&registry, &base.reference);
@@ -154,7 +167,7 @@ pub(super) fn the_agent_on_top(engine: Start) {
     assert_tidy(&trilith, &engine);
 }
 
-pub(super) fn the_agent_into_the_engine(engine: Start) {
+fn the_agent_into_the_engine(engine: Start) {
     let registry = Registry::start(RegistryOptions::default());
     let base = busybox_image(&registry, "base:1", &ImageOptions::default());
     let (agent, diff_id) = agent(&registry, &base.reference);
@@ -204,7 +217,7 @@ pub(super) fn the_agent_into_the_engine(engine: Start) {
     the_store(&trilith, &engine, &project, &agent);
 }
 
-pub(super) fn the_agent_into_the_store(engine: Start) {
+fn the_agent_into_the_store(engine: Start) {
     let registry = Registry::start(RegistryOptions::default());
     let base = busybox_image(&registry, "base:1", &ImageOptions::default());
     let project = injected(&registry, &base.reference);
@@ -223,7 +236,7 @@ fn the_store(trilith: &Trilith, engine: &Engine, project: &Project, agent: &str)
 }
 
 /// What the engine built stays, complete; the image with the agent is not there.
-fn moves_no_tag(engine: Start) {
+fn a_refused_agent_moves_no_tag(engine: Start) {
     let registry = Registry::start(RegistryOptions::default());
     let base = busybox_image(&registry, "base:1", &ImageOptions::default());
     let proxy = FaultProxy::start(registry.host());
@@ -256,16 +269,6 @@ fn moves_no_tag(engine: Start) {
     let built = built(&trilith, &Engine::nowhere(), &project, &flags);
     assert_eq!((&built["action"], tags(&built)), (&"build".into(), 1));
     assert_complete(&registry, "acme/app");
-}
-
-#[test]
-fn a_refused_agent_moves_no_tag_with_docker_20_10() {
-    moves_no_tag(Engine::docker_20);
-}
-
-#[test]
-fn a_refused_agent_moves_no_tag_with_podman_5_4() {
-    moves_no_tag(Engine::podman_5);
 }
 
 /// Turning it on and off, with and without levels, and what `explain` says of that.
@@ -318,21 +321,6 @@ fn on_and_off(engine: Start) {
         let elsewhere = built(&Trilith::new(), &nowhere, &project, &on);
         assert_same(&elsewhere, &forced);
     }
-}
-
-#[test]
-fn on_and_off_with_docker_20_10() {
-    on_and_off(Engine::docker_20);
-}
-
-#[test]
-fn on_and_off_with_podman_5_4() {
-    on_and_off(Engine::podman_5);
-}
-
-#[test]
-fn on_and_off_with_buildkit() {
-    on_and_off(Engine::buildkit);
 }
 
 /// Tags that do not tell what is injected: what it is put on has another.

@@ -4,9 +4,17 @@ use serde_json::Value;
 use trilith_testkit::{ImageOptions, Registry, RegistryOptions, busybox_image};
 
 use super::parts::*;
-use crate::support::{Trilith, path};
+use crate::support::{Trilith, on, path};
 
-pub(super) fn three_levels(engine: Start) {
+on! {
+    [docker_20, docker_26, docker_with_containerd, podman_4, podman_5, buildkit]:
+    three_levels,
+    a_dockerfile_without_levels_has_all_tags,
+    templates_are_told_what_they_start_from,
+    several_platforms_are_one_index,
+}
+
+fn three_levels(engine: Start) {
     let registry = Registry::start(RegistryOptions::default());
     let base = busybox_image(&registry, "base:1", &ImageOptions::default());
     let project = project(&registry, &base.reference);
@@ -84,7 +92,7 @@ pub(super) fn three_levels(engine: Start) {
     );
 }
 
-pub(super) fn a_dockerfile_without_levels_has_all_tags(engine: Start) {
+fn a_dockerfile_without_levels_has_all_tags(engine: Start) {
     let registry = Registry::start(RegistryOptions::default());
     let base = busybox_image(&registry, "base:1", &ImageOptions::default());
     let (engine, trilith) = (engine(), Trilith::new());
@@ -125,7 +133,7 @@ pub(super) fn a_dockerfile_without_levels_has_all_tags(engine: Start) {
     assert_eq!((&forced["action"], tags(&forced)), (&"build".into(), 3));
 }
 
-pub(super) fn templates_are_told_what_they_start_from(engine: Start) {
+fn templates_are_told_what_they_start_from(engine: Start) {
     const TEMPLATE: &str = "\
 FROM {{ base_image }}
 {% if build_from_scratch %}RUN mkdir /stamps && cat /proc/sys/kernel/random/uuid > /stamps/base
@@ -163,7 +171,7 @@ RUN echo {{ build_from }} > /stamps/runtime
     assert_eq!(after["base"], before["base"]);
 }
 
-pub(super) fn several_platforms_are_one_index(engine: Start) {
+fn several_platforms_are_one_index(engine: Start) {
     let registry = Registry::start(RegistryOptions::default());
     let options = ImageOptions::multi_platform(trilith_testkit::Format::Oci);
     let base = busybox_image(&registry, "base:1", &options);

@@ -3,9 +3,19 @@
 use trilith_testkit::{ImageOptions, Registry, RegistryOptions, busybox_image};
 
 use super::parts::*;
-use crate::support::Trilith;
+use crate::support::{Trilith, on};
 
-pub(super) fn into_the_store_and_into_the_engine(engine: Start) {
+on! {
+    [docker_20, docker_26, docker_with_containerd, podman_4, podman_5]:
+    into_the_store_and_into_the_engine,
+    a_dry_run_writes_what_would_be_sent,
+}
+// It keeps no images, so there is nothing to load.
+on!([buildkit]: into_the_store);
+on!([docker_20]: layers_into_the_engine);
+on!([docker_26]: a_named_frontend_reads_of_levels);
+
+fn into_the_store_and_into_the_engine(engine: Start) {
     let registry = Registry::start(RegistryOptions::default());
     let base = busybox_image(&registry, "base:1", &ImageOptions::default());
     let (hot, trilith) = (engine(), Trilith::new());
@@ -62,7 +72,7 @@ pub(super) fn into_the_store_and_into_the_engine(engine: Start) {
     assert_tidy(&trilith, &hot);
 }
 
-pub(super) fn a_dry_run_writes_what_would_be_sent(engine: Start) {
+fn a_dry_run_writes_what_would_be_sent(engine: Start) {
     let registry = Registry::start(RegistryOptions::default());
     let base = busybox_image(&registry, "base:1", &ImageOptions::default());
     let (engine, trilith) = (engine(), Trilith::new());
@@ -103,7 +113,7 @@ pub(super) fn a_dry_run_writes_what_would_be_sent(engine: Start) {
 
 /// A frontend that the Dockerfile names may not know of images in place of stages, and would
 /// build the stages once more: it is told in the text.
-pub(super) fn a_named_frontend_reads_of_levels(engine: Start) {
+fn a_named_frontend_reads_of_levels(engine: Start) {
     let registry = Registry::start(RegistryOptions::default());
     let base = busybox_image(&registry, "base:1", &ImageOptions::default());
     let trilith = Trilith::new();
@@ -126,7 +136,7 @@ pub(super) fn a_named_frontend_reads_of_levels(engine: Start) {
 }
 
 /// An engine that keeps no images sends them as archives.
-pub(super) fn into_the_store(engine: Start) {
+fn into_the_store(engine: Start) {
     let registry = Registry::start(RegistryOptions::default());
     let base = busybox_image(&registry, "base:1", &ImageOptions::default());
     let (engine, trilith) = (engine(), Trilith::new());
@@ -143,7 +153,7 @@ pub(super) fn into_the_store(engine: Start) {
 }
 
 /// Layers need no engine to be built, but can be named in one.
-pub(super) fn layers_into_the_engine(engine: Start) {
+fn layers_into_the_engine(engine: Start) {
     let registry = Registry::start(RegistryOptions::default());
     let base = busybox_image(&registry, "base:1", &ImageOptions::default());
     let (engine, trilith) = (engine(), Trilith::new());

@@ -6,7 +6,10 @@ use trilith_testkit::{
 };
 
 use super::parts::*;
-use crate::support::Trilith;
+use crate::support::{Trilith, on};
+
+on!([docker_20, docker_26, podman_4]: a_moved_base_is_noticed);
+on!([docker_20, docker_with_containerd]: a_base_of_the_engine_is_not_asked_for);
 
 /// A base whose tag moves on the registry is another base, asked for again or not.
 fn a_moved_base_is_noticed(engine: Start) {
@@ -38,21 +41,6 @@ fn has_git(trilith: &Trilith, built: &Value) -> bool {
     rootfs.join("usr/bin/git").exists()
 }
 
-#[test]
-fn a_moved_base_is_noticed_with_docker_20_10() {
-    a_moved_base_is_noticed(Engine::docker_20);
-}
-
-#[test]
-fn a_moved_base_is_noticed_with_docker_26_1() {
-    a_moved_base_is_noticed(Engine::docker_26);
-}
-
-#[test]
-fn a_moved_base_is_noticed_with_podman_4_3() {
-    a_moved_base_is_noticed(Engine::podman_4);
-}
-
 /// A base that is named as the engine's is that, whatever a registry has under its name.
 fn a_base_of_the_engine_is_not_asked_for(engine: Start) {
     let registry = Registry::start(RegistryOptions::default());
@@ -75,14 +63,4 @@ fn a_base_of_the_engine_is_not_asked_for(engine: Start) {
         assert!(has_git(&trilith, &built), "{built}");
         assert_eq!(id(), before);
     }
-}
-
-#[test]
-fn a_base_of_the_engine_is_not_asked_for_with_docker_20_10() {
-    a_base_of_the_engine_is_not_asked_for(Engine::docker_20);
-}
-
-#[test]
-fn a_base_of_the_engine_is_not_asked_for_with_docker_26_1_with_containerd() {
-    a_base_of_the_engine_is_not_asked_for(Engine::docker_with_containerd);
 }

@@ -8,7 +8,11 @@ use trilith_testkit::{
 };
 
 use super::parts::*;
-use crate::support::Trilith;
+use crate::support::{Trilith, on};
+
+// The lock knows nothing of engines: two stand for all.
+on!([docker_20, podman_4]: two_at_once_build_once, the_first_keeps_the_tags);
+on!([docker_20]: an_image_of_steps_is_not_rebased);
 
 fn document(output: &Output) -> Value {
     let said = String::from_utf8_lossy(&output.stderr);
@@ -17,7 +21,7 @@ fn document(output: &Output) -> Value {
 }
 
 /// Into the engine, where no registry could tell.
-pub(super) fn two_at_once_build_once(engine: Start) {
+fn two_at_once_build_once(engine: Start) {
     let registry = Registry::start(RegistryOptions::default());
     let base = busybox_image(&registry, "base:1", &ImageOptions::default());
     let (engine, trilith) = (engine(), Trilith::new());
@@ -36,7 +40,7 @@ pub(super) fn two_at_once_build_once(engine: Start) {
 }
 
 /// Two machines, whose steps leave different stamps.
-pub(super) fn the_first_keeps_the_tags(engine: Start) {
+fn the_first_keeps_the_tags(engine: Start) {
     // The plan of the slow one asks for three tags, and the lock makes it ask for one again.
     const BEFORE: usize = 4;
     let registry = Registry::start(RegistryOptions::default());
@@ -64,7 +68,7 @@ pub(super) fn the_first_keeps_the_tags(engine: Start) {
 }
 
 /// What steps have made may depend on the base they ran on.
-pub(super) fn an_image_of_steps_is_not_rebased(engine: Start) {
+fn an_image_of_steps_is_not_rebased(engine: Start) {
     let registry = Registry::start(RegistryOptions::default());
     let base = busybox_image(&registry, "base:1", &ImageOptions::default());
     let (engine, trilith) = (engine(), Trilith::new());

@@ -25,6 +25,9 @@ pub(super) struct Engine {
     pub(super) base: String,
 }
 
+/// Starts an engine.
+pub(super) type Start = fn() -> Engine;
+
 /// What runs.
 enum Service {
     Docker(Dockerd),

@@ -6,10 +6,15 @@ use std::process::Command;
 use serde_json::{Value, json};
 use trilith_testkit::{assert_success, run, stdout_of};
 
-use super::parts::Engine;
+use super::parts::{Engine, Start};
+use crate::support::on;
+
+on!([podman_4, bridged_docker_20, bridged_docker_26, bridged_podman_5]: ports_are_published);
+on!([bridged_docker_20, bridged_docker_26, bridged_podman_5]: an_internal_network_will_do);
 
 /// A port is reached wherever it is published, on loopback alone, and the engine's choice is told.
-pub(super) fn published(engine: &Engine) {
+fn ports_are_published(start: Start) {
+    let engine = &start();
     let free = free_port();
     let chosen = format!("{free}:8080");
     // 8000 is the agent's own.
@@ -71,7 +76,8 @@ fn addresses(value: &Value) -> Vec<String> {
 }
 
 /// Where an engine publishes no port the agent is reached all the same.
-pub(super) fn internal(engine: &Engine) {
+fn an_internal_network_will_do(start: Start) {
+    let engine = &start();
     engine.client(&["network", "create", "--internal", "inner"]);
     let started = engine.json(&["run", "--network", "inner", "--name", "box", &engine.base]);
     assert_eq!(started["ports"], json!({}));

@@ -7,9 +7,25 @@ use std::time::Duration;
 
 use trilith_testkit::{Format, Project, assert_success, debian_image, run};
 
-use super::parts::Engine;
+use super::parts::{Engine, Start};
+use crate::support::on;
 
-pub(super) fn from_start_to_stop(engine: &Engine) {
+on! {
+    [docker_20, podman_4, podman_5]:
+    scratch_needs_nothing_but_the_agent,
+    a_real_debian_is_worked_in,
+    an_image_with_the_agent_in_it_is_as_good,
+    what_goes_wrong_is_said_and_nothing_stays,
+    an_image_goes_with_its_workspace_if_it_came_with_it,
+    an_interrupted_start_leaves_nothing,
+}
+on! {
+    [docker_20, podman_4, podman_5, bridged_docker_20, bridged_docker_26, bridged_podman_5]:
+    a_session_from_start_to_stop,
+}
+
+fn a_session_from_start_to_stop(start: Start) {
+    let engine = &start();
     let started = engine.start(&["--name", "one", "--env", "GREETING=hello", &engine.base]);
     let id = started["id"].as_str().unwrap();
     assert_eq!(id.len(), 64);
@@ -161,7 +177,8 @@ fn secrecy(engine: &Engine, id: &str) {
     }
 }
 
-pub(super) fn scratch(engine: &Engine) {
+fn scratch_needs_nothing_but_the_agent(start: Start) {
+    let engine = &start();
     let started = engine.start(&["--read-only", "scratch"]);
     let id = started["id"].as_str().unwrap();
     let output = engine.exec(id, &[], &["/.trilith/agent", "--version"], b"");
@@ -170,7 +187,8 @@ pub(super) fn scratch(engine: &Engine) {
     assert!(engine.containers().is_empty());
 }
 
-pub(super) fn debian(engine: &Engine) {
+fn a_real_debian_is_worked_in(start: Start) {
+    let engine = &start();
     let image = debian_image(&engine.registry, "debian:12", Format::Oci, false);
     let started = engine.start(&[&image.reference]);
     let id = started["id"].as_str().unwrap();
@@ -201,7 +219,8 @@ pub(super) fn debian(engine: &Engine) {
     assert!(engine.containers().is_empty());
 }
 
-pub(super) fn injected(engine: &Engine) {
+fn an_image_with_the_agent_in_it_is_as_good(start: Start) {
+    let engine = &start();
     let project = Project::python();
     let repository = engine.registry.reference("acme/agent");
     let recipe = format!(
@@ -233,7 +252,8 @@ pub(super) fn injected(engine: &Engine) {
     assert!(engine.containers().is_empty());
 }
 
-pub(super) fn failures(engine: &Engine) {
+fn what_goes_wrong_is_said_and_nothing_stays(start: Start) {
+    let engine = &start();
     // Without a network that leads there, nobody hears the agent.
     let mut start = engine.lonely_command(&[&engine.base]);
     let start = start.stdout(Stdio::piped()).stderr(Stdio::piped());
@@ -276,7 +296,8 @@ pub(super) fn failures(engine: &Engine) {
     }
 }
 
-pub(super) fn images(engine: &Engine) {
+fn an_image_goes_with_its_workspace_if_it_came_with_it(start: Start) {
+    let engine = &start();
     let images = || engine.client(&["images", "--quiet"]).trim().to_owned();
     let stop = |started: &serde_json::Value| {
         engine.json(&["stop", started["id"].as_str().unwrap()]);
@@ -303,7 +324,8 @@ pub(super) fn images(engine: &Engine) {
     assert_ne!(images(), "");
 }
 
-pub(super) fn interrupted(engine: &Engine) {
+fn an_interrupted_start_leaves_nothing(start: Start) {
+    let engine = &start();
     // The image is there, so that it is the container that is interrupted.
     let first = engine.start(&[&engine.base]);
     let first = first["id"].as_str().unwrap();

@@ -10,7 +10,10 @@ use rustix::pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt};
 use rustix::termios::{LocalModes, Winsize, tcgetattr, tcsetwinsize};
 use trilith_testkit::assert_success;
 
-use super::parts::Engine;
+use super::parts::{Engine, Start};
+use crate::support::on;
+
+on!([docker_20, podman_4, podman_5]: a_program_has_this_terminal, logs_are_followed_to_the_end);
 
 /// A terminal, and what was shown on it.
 struct Screen {
@@ -88,7 +91,8 @@ impl Screen {
     }
 }
 
-pub(super) fn given(engine: &Engine) {
+fn a_program_has_this_terminal(start: Start) {
+    let engine = &start();
     let started = engine.start(&[&engine.base]);
     let id = started["id"].as_str().unwrap();
     let mut screen = Screen::new();
@@ -115,7 +119,8 @@ pub(super) fn given(engine: &Engine) {
     assert_success(&mut engine.command(&["stop", id]));
 }
 
-pub(super) fn followed(engine: &Engine) {
+fn logs_are_followed_to_the_end(start: Start) {
+    let engine = &start();
     let started = engine.start(&[&engine.base]);
     let id = started["id"].as_str().unwrap();
     let mut logs = engine.command(&["logs", "--follow", id]);
