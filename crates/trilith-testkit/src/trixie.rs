@@ -100,7 +100,8 @@ exec chroot root "$@"
 }
 
 /// Returns `program` in [`trixie_engines`], with a mount namespace of its own, where it sees this
-/// machine's processes and devices, and `seen` and what is mounted at `disk` at the same place. Its
+/// machine's processes and devices, and `seen` with the small disks of tests and what is mounted at
+/// `disk` at the same place. Its
 /// mounts, for which it makes a directory in `dir`, end with it, and what it writes elsewhere.
 ///
 /// In a mere `chroot`, `docker exec` would end up in the machine's own files: a process that enters
@@ -120,7 +121,10 @@ pub(crate) fn in_trixie(dir: &Path, seen: &Path, disk: &Path, program: &str) -> 
         for name in run tmp; do mount -t tmpfs none "root/$name"; done
         mkdir -p "root$seen"
         mount --bind "$seen" "root$seen"
-        if mountpoint -q "$disk"; then mount --bind "$disk" "root$disk"; fi
+        for disk in "$disk" "$seen"/trilith-disk-*/disk; do
+            # That of another test may go meanwhile.
+            if mountpoint -q "$disk"; then mount --bind "$disk" "root$disk" || true; fi
+        done
         cd root
         pivot_root . mnt
         umount --lazy /mnt
