@@ -7,18 +7,24 @@
 use std::sync::{Mutex, PoisonError};
 
 use tokio::task::JoinHandle;
-use trilith_core::{Reference, Repository, Strategy, Tag};
+use trilith_core::{Digest, Reference, Repository, Strategy, Tag};
 use trilith_oci::{Descriptor, Error, ImageStore, Name};
 
 use crate::build::BuildOptions;
 use crate::context::Context;
+use crate::records::LastBuild;
 use crate::settings::Settings;
 use crate::target::Destination;
 
 type Answer = Result<Option<Descriptor>, Error>;
 
+/// How often others have to be given their turn until a request is on its way: it is begun, its
+/// connection is there, it is written.
+const TURNS: usize = 4;
+
 /// One tag of a registry, asked for before it is known to matter.
 pub(crate) struct Ahead {
+    last: LastBuild,
     tag: Tag,
     asking: Mutex<Option<JoinHandle<Answer>>>,
 }
@@ -37,15 +43,29 @@ impl Ahead {
             return None;
         }
         let last = context.records().last_build(&settings.project)?;
-        let last: Reference = last.reference.parse().ok()?;
-        let tag = last.tag().filter(|_| last.repository() == repository)?;
+        let reference: Reference = last.reference.parse().ok()?;
+        let tag = reference.tag();
+        let tag = tag.filter(|_| reference.repository() == repository)?;
         let store = context.registry.repository(repository).ok()?.for_writing();
         let name = Name::Tag(tag.clone());
         let asking = tokio::spawn(async move { store.resolve(&name).await });
         Some(Self {
             tag: tag.clone(),
+            last,
             asking: Mutex::new(Some(asking)),
         })
+    }
+
+    /// Lets the question go out before its thread is kept busy.
+    pub(crate) async fn depart(&self) {
+        for _ in 0..TURNS {
+            tokio::task::yield_now().await;
+        }
+    }
+
+    /// Returns whether the last build came to the image `digest` at `reference` too.
+    pub(crate) fn was(&self, reference: &Reference, digest: &Digest) -> bool {
+        self.last.digest == *digest && self.last.reference == reference.to_string()
     }
 
     /// Returns the answer, once, if `tag` was asked for.

@@ -113,6 +113,9 @@ pub async fn build(
     let repository = settings.repository()?;
     let builder = builder::choose(settings, options)?;
     let ahead = Ahead::ask(context, settings, repository, options);
+    if let Some(ahead) = &ahead {
+        ahead.depart().await;
+    }
     let loaded = load_with_warnings(context, settings);
     let loaded = unless_interrupted(options, loaded).await?;
     let target = Target {
@@ -136,7 +139,7 @@ pub async fn build(
         return Ok(BuildReport { written, ..report });
     }
     let report = carry_out(&*builder, job, plan).await?;
-    remember(context, &loaded, &report);
+    remember(context, &loaded, &target, &report);
     Ok(report)
 }
 
@@ -321,10 +324,14 @@ async fn load_with_warnings(context: &Context, settings: &Settings) -> Result<Lo
 }
 
 /// Remembers the image for `explain` without an image to compare with.
-fn remember(context: &Context, loaded: &Loaded, report: &BuildReport) {
+fn remember(context: &Context, loaded: &Loaded, target: &Target, report: &BuildReport) {
     let Some(digest) = report.digest.clone() else {
         return;
     };
+    let ahead = target.ahead.as_ref();
+    if ahead.is_some_and(|ahead| ahead.was(&report.reference, &digest)) {
+        return;
+    }
     let level = match report.plan.action {
         Action::Reuse { level, .. } => level,
         Action::Build { .. } => Level::Source,
