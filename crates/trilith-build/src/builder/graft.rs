@@ -124,20 +124,13 @@ impl Builder for GraftBuilder {
 /// # Errors
 /// A layer cannot be written, or the image not be read.
 pub(super) async fn put_layers(job: Job<'_>, below: &Digest) -> Result<Built, Error> {
-    let (loaded, target) = (job.loaded, job.target);
-    let platforms = &loaded.settings.platforms;
-    let ground = Ground {
-        level: None,
-        images: load_images(&target.store, &Name::Digest(below.clone()), platforms).await?,
-        base: None,
-        origins: vec![BlobOrigin::Present],
-    };
+    let ground = level_ground(job, Level::Source, below).await?;
     let work = Box::pin(on_images(job, &ground.images));
     let (layers, images) = unless_interrupted(job.options, work).await?;
     let reused = layers.iter().filter(|layer| layer.reused);
     Ok(Built {
         reused: reused.map(|layer| layer.digest().clone()).collect(),
-        blobs: blobs(&ground, &layers, target),
+        blobs: blobs(&ground, &layers, job.target),
         layers: layers.iter().map(ReadyLayer::to_record).collect(),
         levels: vec![BuiltLevel::new(Level::Source, images)],
         ..Built::default()
@@ -163,24 +156,9 @@ pub(super) async fn on_images(
         compression = Compression::default();
     }
     let layers = ensure_layers(job.context, loaded, None, compression).await?;
-    let labels = labels::labels(&loaded.keys, Level::Source);
-    let mut grafted = Vec::new();
-    for (platform, image) in images {
-        let own = layers.iter().filter(|layer| layer.is_for(platform));
-        let own: Vec<GraftLayer> = own.map(ReadyLayer::to_graft).collect();
-        let made = graft(
-            image,
-            &Graft {
-                layers: &own,
-                config: Some(&loaded.settings.config),
-                labels: &labels,
-                // The engine was told of it, and may have built on something else.
-                base: None,
-            },
-        )?;
-        let made = carried::put_into(&made, &loaded.inputs, Level::Source)?;
-        grafted.push((platform.clone(), made));
-    }
+    let on_top: Vec<&ReadyLayer> = layers.iter().collect();
+    // The engine was told of a base, and may have built on something else.
+    let grafted = graft_level(loaded, Level::Source, images, &on_top, None)?;
     Ok((layers, grafted))
 }
 
@@ -265,33 +243,44 @@ fn graft_levels(
     {
         let below = built.last().map_or(&ground.images, |built| &built.images);
         let below_level = built.last().map(|built| built.level);
-        let labels = labels::labels(&loaded.keys, level);
-        let config = (level == Level::Source).then_some(&loaded.settings.config);
-        let mut images = Vec::new();
-        for (platform, image) in below {
-            let own: Vec<GraftLayer> = layers
-                .iter()
-                .filter(|layer| layer.level <= level)
-                .filter(|layer| below_level.is_none_or(|below| layer.level > below))
-                .filter(|layer| layer.is_for(platform))
-                .map(ReadyLayer::to_graft)
-                .collect();
-            let base = ground.base.as_ref();
-            let grafted = graft(
-                image,
-                &Graft {
-                    layers: &own,
-                    config,
-                    labels: &labels,
-                    base,
-                },
-            )?;
-            let grafted = carried::put_into(&grafted, &loaded.inputs, level)?;
-            images.push((platform.clone(), grafted));
-        }
+        let own = layers
+            .iter()
+            .filter(|layer| layer.level <= level)
+            .filter(|layer| below_level.is_none_or(|below| layer.level > below));
+        let own: Vec<&ReadyLayer> = own.collect();
+        let images = graft_level(loaded, level, below, &own, ground.base.as_ref())?;
         built.push(BuiltLevel::new(level, images));
     }
     Ok(built)
+}
+
+/// Returns `images` as those of `level`: with those of `layers` on top that are for their platforms.
+fn graft_level(
+    loaded: &Loaded,
+    level: Level,
+    images: &[(Platform, Image)],
+    layers: &[&ReadyLayer],
+    base: Option<&Digest>,
+) -> Result<Vec<(Platform, Image)>, Error> {
+    let labels = labels::labels(&loaded.keys, level);
+    let config = (level == Level::Source).then_some(&loaded.settings.config);
+    let mut grafted = Vec::new();
+    for (platform, image) in images {
+        let own = layers.iter().filter(|layer| layer.is_for(platform));
+        let own: Vec<GraftLayer> = own.map(|layer| layer.to_graft()).collect();
+        let made = graft(
+            image,
+            &Graft {
+                layers: &own,
+                config,
+                labels: &labels,
+                base,
+            },
+        )?;
+        let made = carried::put_into(&made, &loaded.inputs, level)?;
+        grafted.push((platform.clone(), made));
+    }
+    Ok(grafted)
 }
 
 /// Returns every layer of the images, and where it may come from.
