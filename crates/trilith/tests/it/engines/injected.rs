@@ -392,14 +392,7 @@ fn a_dry_run_sends_what_is_built_below() {
     let base = busybox_image(&registry, "base:1", &ImageOptions::default());
     let (engine, trilith) = (Engine::docker_20(), Trilith::new());
     let project = injected(&registry, &base.reference);
-    let folder = project.path().with_extension("sent");
-    let flags = [
-        "--push",
-        "--dry-run",
-        "--build-folder",
-        folder.to_str().unwrap(),
-    ];
-    let plan = built(&trilith, &engine, &project, &flags);
+    let (plan, folder) = dry_run(&trilith, &engine, &project);
     assert_eq!(
         (&plan["level"], plan["written"].as_array().unwrap().len()),
         (&Value::Null, 3)

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::io::{BufRead as _, BufReader, Lines};
+use std::path::PathBuf;
 use std::process::{Child, ChildStderr, Command, Output, Stdio};
 
 use serde_json::Value;
@@ -297,6 +298,18 @@ pub(super) fn built(
     let mut command = build(trilith, engine, project, flags);
     let output = assert_success(command.args(["--format", "json"]));
     serde_json::from_slice(&output.stdout).unwrap()
+}
+
+/// Returns the plan of a dry run, and the directory of what would be sent, which is to be removed.
+pub(super) fn dry_run(trilith: &Trilith, engine: &Engine, project: &Project) -> (Value, PathBuf) {
+    let folder = project.path().with_extension("sent");
+    let flags = [
+        "--push",
+        "--dry-run",
+        "--build-folder",
+        folder.to_str().unwrap(),
+    ];
+    (built(trilith, engine, project, &flags), folder)
 }
 
 /// Checks that a build has left no temporary file, in the store or for Podman.

@@ -77,14 +77,7 @@ fn a_dry_run_writes_what_would_be_sent(engine: Start) {
     let base = busybox_image(&registry, "base:1", &ImageOptions::default());
     let (engine, trilith) = (engine(), Trilith::new());
     let project = project(&registry, &base.reference);
-    let folder = project.path().with_extension("sent");
-    let flags = [
-        "--push",
-        "--dry-run",
-        "--build-folder",
-        folder.to_str().unwrap(),
-    ];
-    let plan = built(&trilith, &engine, &project, &flags);
+    let (plan, folder) = dry_run(&trilith, &engine, &project);
     assert_eq!(plan["written"].as_array().unwrap().len(), 3, "{plan}");
     let read = |file: &str| std::fs::read_to_string(folder.join(file)).unwrap();
     // The base is the one that was hashed.
@@ -102,7 +95,7 @@ fn a_dry_run_writes_what_would_be_sent(engine: Start) {
     pushed(&trilith, &engine, &project);
     project.write("app/run", "changed\n");
     std::fs::remove_dir_all(&folder).unwrap();
-    let plan = built(&trilith, &engine, &project, &flags);
+    let (plan, _) = dry_run(&trilith, &engine, &project);
     assert_eq!(plan["written"].as_array().unwrap().len(), 1, "{plan}");
     let sent = read("source/Dockerfile") + &read("source/request.json");
     assert!(!folder.join("source/context/requirements.lock").exists() || sent.contains("deps"));
