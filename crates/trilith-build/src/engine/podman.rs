@@ -249,9 +249,9 @@ impl Podman {
         let made = fs::exists(&id).map_err(EngineError::io("read", &id))?;
         if !status.success() || !made {
             let mut failed = output.fail();
+            self.program.remove_left(workspace.path()).await?;
             if failed.message.is_empty() {
-                // Somebody ended it, and it tidied nothing up. On `SIGTERM` 4.3 calls that a success.
-                self.program.remove_left(workspace.path()).await?;
+                // Somebody ended it. On `SIGTERM` 4.3 calls that a success.
                 return Err(failure::ended(status));
             }
             let context = workspace.join("context").display().to_string();

@@ -117,8 +117,7 @@ impl Program {
         }
     }
 
-    /// Removes what a build left that somebody else ended: the working containers that name
-    /// `mark`.
+    /// Removes what a build left that failed: the working containers that name `mark`.
     pub(super) async fn remove_left(&self, mark: &Path) -> Result<(), EngineError> {
         let (program, mark) = (self.clone(), mark.to_owned());
         let removed = tokio::task::spawn_blocking(move || stop::remove_left(&program, &mark));

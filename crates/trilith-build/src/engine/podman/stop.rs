@@ -143,8 +143,11 @@ fn is_step(pid: u32) -> bool {
         || TOOLS.iter().any(|tool| tool.as_bytes() == name))
 }
 
-/// Removes what a Podman left that was ended: the working containers whose descriptions name
-/// `mark`, with the processes in them.
+/// Removes what a build left that was ended or failed: the working containers whose descriptions
+/// name `mark`, with the processes in them.
+///
+/// Podman 5.4 leaves them where its disk is full, and cannot remove them there without room for a
+/// record of that. What they have written makes some.
 pub(super) fn remove_left(program: &Program, mark: &Path) {
     let format = "{{.Store.GraphRoot}}/{{.Store.GraphDriverName}}-containers";
     let Some(root) = call(program.command(["info", "--format", format])) else {
@@ -153,22 +156,44 @@ pub(super) fn remove_left(program: &Program, mark: &Path) {
     let containers = ["ps", "--all", "--external", "--quiet", "--no-trunc"];
     let containers = call(program.command(containers)).unwrap_or_default();
     let mark = mark.display().to_string();
+    let remove = |id: &str| call(program.command(["rm", "--force", id])).is_some();
+    let mut stubborn = Vec::new();
     for id in containers.lines() {
         let description = Path::new(root.trim())
             .join(id)
             .join("userdata/buildah.json");
         let description = fs::read_to_string(description).unwrap_or_default();
         if description.contains(&mark) {
-            if let Ok(Container { mountpoint }) = serde_json::from_str(&description) {
-                kill_all(within(&mountpoint));
+            let container = serde_json::from_str(&description);
+            let Container { mountpoint } = container.unwrap_or_default();
+            kill_all(within(&mountpoint));
+            if !remove(id) {
+                stubborn.push((id, mountpoint));
             }
-            call(program.command(["rm", "--force", id]));
+        }
+    }
+    for (_, mountpoint) in &stubborn {
+        empty_written(mountpoint);
+    }
+    for (id, _) in stubborn {
+        remove(id);
+    }
+}
+
+/// Removes what was written into the file system of a working container, as far as that can be
+/// done: below `/…/overlay/LAYER/diff`, which is of that container alone.
+fn empty_written(mountpoint: &Path) {
+    if mountpoint.ends_with("merged") {
+        let written = mountpoint.with_file_name("diff");
+        for entry in fs::read_dir(written).into_iter().flatten().flatten() {
+            let path = entry.path();
+            let _stays = fs::remove_dir_all(&path).or_else(|_| fs::remove_file(&path));
         }
     }
 }
 
 /// A working container's description.
-#[derive(Deserialize)]
+#[derive(Default, Deserialize)]
 struct Container {
     /// Where its file system is mounted, as in `/…/overlay/LAYER/merged`.
     #[serde(default)]

@@ -34,6 +34,8 @@ struct Step {
     running: bool,
     /// Whether the observer knows it.
     known: bool,
+    /// Whether what it makes came from a cache. BuildKit takes it up again to fetch that.
+    cached: bool,
     error: Option<String>,
     pieces: Pieces,
     log: LastLines,
@@ -99,6 +101,7 @@ impl<'a> Steps<'a> {
         }
         let index = self.index(&vertex.digest, &vertex.name);
         let step = &mut self.all[index];
+        step.cached |= vertex.cached;
         let number = number(index);
         // BuildKit repeats itself, and it takes up again what it thought was done.
         if !step.running && (vertex.completed.is_none() || !step.known) {
@@ -127,7 +130,7 @@ impl<'a> Steps<'a> {
             }
             (self.observer)(Progress::Finished {
                 step: number,
-                cached: vertex.cached,
+                cached: step.cached,
                 error,
             });
         }
@@ -156,6 +159,8 @@ impl<'a> Steps<'a> {
     fn log(&mut self, log: &VertexLog) {
         let index = self.index(&log.vertex, "");
         let step = &mut self.all[index];
+        // What could not be fetched is run after all.
+        step.cached = false;
         let text = step.pieces.add(&log.msg, &self.redactor);
         if !text.is_empty() {
             step.log.add(&text);
@@ -330,6 +335,25 @@ mod tests {
         ];
         assert_eq!(told, expected);
         assert!(failure.is_none());
+    }
+
+    #[test]
+    fn what_is_fetched_from_a_cache_is_cached() {
+        let found = || vertexes(&[("a", "cached", "")]);
+        let again = || vertexes(&[("a", "started", "")]);
+        let fetches = StatusResponse {
+            statuses: vec![moved("a", "layer", 1, 1)],
+            ..StatusResponse::default()
+        };
+        let runs = StatusResponse {
+            logs: vec![log("a", "\n")],
+            ..StatusResponse::default()
+        };
+        for (does, end) in [(fetches, "0 ends true None"), (runs, "0 ends false None")] {
+            let done = vertexes(&[("a", "done", "")]);
+            let (told, _) = follow(vec![found(), again(), does, done]);
+            assert_eq!(told.last().unwrap(), end);
+        }
     }
 
     #[test]

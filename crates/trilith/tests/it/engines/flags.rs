@@ -42,6 +42,9 @@ fn a_cache_in_a_registry(engine: Start) {
     let second = built(&trilith, &cold, &project, &flags);
     assert_eq!((&second["action"], tags(&second)), (&"build".into(), 3));
     assert_eq!(stamps(&trilith, &second["reference"]), before, "{second}");
+    let steps = ["step_count", "cached_steps", "cache_misses"];
+    let steps = steps.map(|name| second["telemetry"][name].as_u64().unwrap());
+    assert_eq!(steps, [5, 5, 0], "{second}");
 }
 
 #[test]

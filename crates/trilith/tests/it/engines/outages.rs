@@ -3,8 +3,8 @@
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use trilith_testkit::{
-    DockerdOptions, ImageOptions, Podman, PodmanOptions, Registry, RegistryOptions, SmallDisk,
-    busybox_image, run,
+    DockerdOptions, ImageOptions, Podman, PodmanOptions, Registry, RegistryOptions, Release,
+    SmallDisk, busybox_image, run,
 };
 
 use super::parts::*;
@@ -182,14 +182,22 @@ mod a_full_disk {
         a_full_disk_in_the_engine(|| Engine::buildkit_of(small(CONTAINERD)));
     }
 
+    fn small_podman(release: Release) -> Engine {
+        Engine::podman(Podman::with(PodmanOptions {
+            release,
+            disk: Some(SIZE),
+            ..PodmanOptions::default()
+        }))
+    }
+
     #[test]
     fn podman_4_3() {
-        a_full_disk_in_the_engine(|| {
-            Engine::podman(Podman::with(PodmanOptions {
-                disk: Some(SIZE),
-                ..PodmanOptions::default()
-            }))
-        });
+        a_full_disk_in_the_engine(|| small_podman(Release::Bookworm));
+    }
+
+    #[test]
+    fn podman_5_4() {
+        a_full_disk_in_the_engine(|| small_podman(Release::Trixie));
     }
 }
 
