@@ -41,6 +41,8 @@ pub(crate) const FOR_TESTS: &[Package] = &[
     PIP,
     package("podman", "podman --version"),
     package("skopeo", "skopeo --version"),
+    // The network of Podman 4.3 in workspaces.
+    package("slirp4netns", "slirp4netns --version"),
     package("umoci", "umoci --version"),
     package("zstd", "zstd --version"),
 ];
