@@ -22,6 +22,7 @@ mod inspect;
 mod known;
 mod labels;
 mod layers;
+mod listing;
 mod load;
 mod on_top;
 pub mod preset;

@@ -14,6 +14,7 @@ use crate::ahead::Ahead;
 use crate::context::Context;
 use crate::error::Error;
 use crate::labels;
+use crate::listing::Listing;
 use crate::load::Loaded;
 use crate::records::{ImageRecord, LayerRecord};
 
@@ -36,6 +37,8 @@ pub(crate) struct Target {
     pub(crate) store: Arc<dyn ImageStore>,
     /// What the store has been asked already.
     pub(crate) ahead: Option<Arc<Ahead>>,
+    /// What the registry has told of its tags.
+    pub(crate) listing: Option<Arc<Listing>>,
 }
 
 impl Target {
@@ -59,6 +62,7 @@ impl Target {
             repository: repository.clone(),
             store,
             ahead: None,
+            listing: None,
         })
     }
 
@@ -69,7 +73,17 @@ impl Target {
         {
             return answer;
         }
-        self.store.resolve(&Name::Tag(tag.clone())).await
+        let Some(listing) = &self.listing else {
+            return self.store.resolve(&Name::Tag(tag.clone())).await;
+        };
+        if listing.lacks(tag).await {
+            return Ok(None);
+        }
+        let found = self.store.resolve(&Name::Tag(tag.clone())).await?;
+        if found.is_none() {
+            listing.missed();
+        }
+        Ok(found)
     }
 
     pub(crate) fn reference(&self, tags: &Tags, level: Level) -> Reference {

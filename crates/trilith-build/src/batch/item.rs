@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
 use tokio::sync::Notify;
-use trilith_core::{Action, Plan};
+use trilith_core::{Action, Plan, Repository};
 use trilith_oci::Kind;
 
 use super::bases::BatchBase;
@@ -20,6 +20,7 @@ use crate::context::{Context, Event};
 use crate::engine::Progress;
 use crate::error::Error;
 use crate::known::KnownImages;
+use crate::listing::Listing;
 use crate::load::{Loaded, ProjectFiles, ResolvedImages, assemble, load_knowing, resolve_images};
 use crate::report::BuildReport;
 use crate::settings::{Settings, base_in};
@@ -141,17 +142,28 @@ impl<'a> Item<'a> {
         }
     }
 
-    /// Asks what the base is and what exists of the image.
+    /// Returns the repository that the image is to be in.
+    pub(super) fn repository(&self) -> Option<&Repository> {
+        self.settings.repository.as_ref()
+    }
+
+    /// Asks what the base is and what exists of the image, of which `listing` may tell something.
     ///
     /// # Errors
     /// It cannot be told.
-    pub(super) async fn ask(&self) -> Result<(Asked, Loaded), Error> {
+    pub(super) async fn ask(
+        &self,
+        listing: Option<Arc<Listing>>,
+    ) -> Result<(Asked, Loaded), Error> {
         let begun = Instant::now();
         let loaded = unless_interrupted(&self.options, self.resolve_and_load()).await?;
         let images = loaded.resolved();
         lock(&self.watched).seconds.resolve = begun.elapsed().as_secs_f64();
         let begun = Instant::now();
-        let target = self.target()?;
+        let target = Target {
+            listing,
+            ..self.target()?
+        };
         let builder = builder::choose(&self.settings, &self.options)?;
         let plan = plan_job(&*builder, self.job(&loaded, &target));
         let plan = unless_interrupted(&self.options, plan).await?;

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use futures_util::stream::{self, StreamExt as _};
 use tokio::sync::Notify;
-use trilith_core::{Action, BuildFrom, Digest, Level};
+use trilith_core::{Action, BuildFrom, Digest, Level, Repository};
 
 use super::bases::{BaseList, BatchBase};
 use super::item::{Asked, Item, described, settings_for};
@@ -22,9 +22,11 @@ use crate::build::BuildOptions;
 use crate::context::Context;
 use crate::error::Error;
 use crate::known::KnownImages;
+use crate::listing::Listing;
 use crate::load::{Loaded, ProjectFiles, load_project_files};
 use crate::report::BuildReport;
 use crate::settings::Settings;
+use crate::target::Destination;
 
 /// The longest wait between two attempts at an image.
 const MAX_DELAY: Duration = Duration::from_secs(30);
@@ -120,6 +122,8 @@ struct Batch<'a> {
     /// The files of each variant, where they do not depend on the base.
     files: Vec<Option<ProjectFiles>>,
     known: KnownImages,
+    /// The tags of the repositories that images go to.
+    listings: HashMap<Repository, Arc<Listing>>,
     journal: Journal,
     run: String,
     /// The images that the run had done before it was resumed, and how often each was tried.
@@ -146,10 +150,12 @@ impl<'a> Batch<'a> {
         };
         let mut warned = HashSet::new();
         let mut files = Vec::new();
+        let mut images_in: HashMap<Repository, usize> = HashMap::new();
         for variant in &variants {
             // Whatever cannot be used is said before anything begins.
             for base in &list.bases {
-                settings_for(settings, base, variant)?.repository()?;
+                let settings = settings_for(settings, base, variant)?;
+                *images_in.entry(settings.repository()?.clone()).or_default() += 1;
             }
             let first = settings_for(settings, &list.bases[0], variant)?;
             files.push(match first.dockerfile {
@@ -189,6 +195,7 @@ impl<'a> Batch<'a> {
             observe,
             files,
             known: KnownImages::default(),
+            listings: listings(context, settings, options, images_in)?,
             journal: Journal::open(path)?,
             summary: RefCell::new(BatchSummary {
                 run: run.clone(),
@@ -261,7 +268,9 @@ impl<'a> Batch<'a> {
         let Some(attempt) = attempt else {
             return Ok(None);
         };
-        match attempt.item.ask().await {
+        let repository = attempt.item.repository();
+        let listing = repository.and_then(|repository| self.listings.get(repository));
+        match attempt.item.ask(listing.cloned()).await {
             Ok((asked, loaded)) => {
                 let builds = matches!(asked.plan.action, Action::Build { .. });
                 if builds || self.options.build.engine.load {
@@ -326,7 +335,7 @@ impl<'a> Batch<'a> {
             item.go_on(&asked);
             (asked.plan, item.load(asked.images).await?)
         } else {
-            let (asked, loaded) = item.ask().await?;
+            let (asked, loaded) = item.ask(None).await?;
             (asked.plan, loaded)
         };
         let report = item.carry_out(&loaded, plan).await?;
@@ -493,6 +502,24 @@ impl Drop for Attempt<'_> {
     fn drop(&mut self) {
         self.active.borrow_mut().remove(&self.index);
     }
+}
+
+/// Returns the tags of the repositories that images go to, where they can spare questions.
+fn listings(
+    context: &Context,
+    settings: &Settings,
+    options: &BatchOptions,
+    images_in: HashMap<Repository, usize>,
+) -> Result<HashMap<Repository, Arc<Listing>>, Error> {
+    let mut listings = HashMap::new();
+    // What has to run steps is worth a question.
+    if options.build.destination == Destination::Registry && settings.dockerfile.is_none() {
+        for (name, images) in images_in {
+            let repository = context.registry.repository(&name)?.for_writing();
+            listings.insert(name, Arc::new(Listing::new(repository, images)));
+        }
+    }
+    Ok(listings)
 }
 
 type Before = HashMap<(String, usize, String), (BatchStatus, u32)>;

@@ -8,6 +8,7 @@ use serde::Deserialize;
 use trilith_core::{Digest, Tag};
 
 use super::exchange::Body;
+use super::failure::Failure;
 use super::referrers::next_page;
 use super::repository::RegistryRepository;
 use crate::error::Error;
@@ -26,36 +27,73 @@ struct Page {
 
 /// Returns the tags of `repository`; what is no tag by the specification is left out.
 pub(super) async fn tags(repository: &RegistryRepository) -> Result<Vec<Tag>, Error> {
-    let object = || format!("the list of tags of `{}`", repository.name());
-    let malformed = |reason: String| Error::Malformed {
-        object: object(),
-        reason,
-    };
+    match pages(repository, MAX_PAGES).await? {
+        Listed::All(tags) => Ok(tags),
+        Listed::Nothing(_) => Ok(Vec::new()),
+        Listed::Part => Err(malformed(
+            repository,
+            format!("it has more than {MAX_PAGES} pages"),
+        )),
+    }
+}
+
+/// Returns the tags of `repository`, `None` where the registry does not tell them in `limit`
+/// pages.
+pub(super) async fn tags_within(
+    repository: &RegistryRepository,
+    limit: usize,
+) -> Result<Option<Vec<Tag>>, Error> {
+    Ok(match pages(repository, limit).await? {
+        Listed::All(tags) => Some(tags),
+        // Another 404 may be one of a registry that lists nothing.
+        Listed::Nothing(failure) => failure.has_code("NAME_UNKNOWN").then(Vec::new),
+        Listed::Part => None,
+    })
+}
+
+/// What a registry tells of the tags of a repository.
+enum Listed {
+    All(Vec<Tag>),
+    /// It says 404.
+    Nothing(Failure),
+    /// There are more pages.
+    Part,
+}
+
+async fn pages(repository: &RegistryRepository, limit: usize) -> Result<Listed, Error> {
     let mut call = repository.call(Method::GET, "tags/list");
     call.url.query_pairs_mut().append_pair("n", PAGE);
     call.limit = MAX_PAGE_SIZE;
     let mut tags = Vec::new();
-    for _ in 0..MAX_PAGES {
+    for _ in 0..limit {
         let answer = repository.perform(&call).await?;
         match answer.status {
             StatusCode::OK => {}
-            StatusCode::NOT_FOUND => return Ok(tags),
+            StatusCode::NOT_FOUND => return Ok(Listed::Nothing(answer.refused())),
             _ => return Err(answer.refused().into()),
         }
         let Body::Whole(bytes) = &answer.body else {
             let limit = MAX_PAGE_SIZE >> 20;
-            return Err(malformed(format!("a page is larger than {limit} MiB")));
+            let reason = format!("a page is larger than {limit} MiB");
+            return Err(malformed(repository, reason));
         };
-        let page: Page =
-            serde_json::from_slice(bytes).map_err(|error| malformed(error.to_string()))?;
+        let page: Page = serde_json::from_slice(bytes)
+            .map_err(|error| malformed(repository, error.to_string()))?;
         let page = page.tags.unwrap_or_default().into_iter();
         tags.extend(page.filter_map(|tag| tag.parse().ok()));
         match next_page(repository, &answer, &call)? {
             Some(next) => call = next,
-            None => return Ok(tags),
+            None => return Ok(Listed::All(tags)),
         }
     }
-    Err(malformed(format!("it has more than {MAX_PAGES} pages")))
+    Ok(Listed::Part)
+}
+
+fn malformed(repository: &RegistryRepository, reason: String) -> Error {
+    Error::Malformed {
+        object: format!("the list of tags of `{}`", repository.name()),
+        reason,
+    }
 }
 
 /// Deletes the manifest `digest`; returns whether it was there.

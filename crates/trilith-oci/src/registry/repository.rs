@@ -100,6 +100,12 @@ impl RegistryRepository {
         removal::tags(self).await
     }
 
+    /// Returns the tags of the repository, `None` where the registry does not tell all of them in
+    /// `pages` requests or lists none.
+    pub async fn tags_within(&self, pages: usize) -> Result<Option<Vec<Tag>>, Error> {
+        removal::tags_within(self, pages).await
+    }
+
     /// Deletes the manifest `digest` and with it every tag that points to it. Returns whether it was
     /// there.
     ///

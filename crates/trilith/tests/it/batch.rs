@@ -126,8 +126,18 @@ fn every_image_is_the_one_that_a_build_makes_and_the_work_is_done_once() {
         (&12.into(), &12.into())
     );
     assert_eq!(summary["duplicates"], 1);
-    let sent = uploads(&scene.requests());
+    let requests = scene.requests();
+    let sent = uploads(&requests);
     assert!(sent.values().all(|&count| count == 1), "{sent:?}");
+    // Once a tag is missing, all that are there are told at once.
+    let of_tags = |wanted: &str, what: &str| {
+        let about = |(method, path): &&(String, String)| {
+            method == wanted && path.contains("/acme/agents/") && path.contains(what)
+        };
+        requests.iter().filter(about).count()
+    };
+    assert_eq!(of_tags("GET", "/tags/list"), 1, "{requests:?}");
+    assert!(of_tags("HEAD", "/manifests/") <= 2 * 6, "{requests:?}");
     assert_complete(&scene.registry, "acme/agents");
 
     let lines = scene.manifest("trilith-batch.jsonl");
@@ -194,6 +204,26 @@ fn every_image_is_the_one_that_a_build_makes_and_the_work_is_done_once() {
     );
     let now = fresh.registry.manifest("acme/agents", other).unwrap();
     assert_eq!(lines[2]["digest"], now.digest);
+}
+
+#[test]
+fn a_registry_that_does_not_list_its_tags_is_asked_for_each() {
+    let scene = Scene::new(8);
+    let proxy = FaultProxy::start(scene.registry.host());
+    proxy.add(Rule::new("GET", "/tags/list", Fault::status(404)));
+    scene.recipe(proxy.host());
+    let list = scene.list(proxy.host(), "");
+    assert_eq!(scene.batch(&list, &[])["built"], 8);
+    // One is missing, and asked for before the others.
+    let all = format!(
+        "{}/base:1\n{}",
+        proxy.host(),
+        fs::read_to_string(&list).unwrap()
+    );
+    let all = scene.file("all.txt", &all);
+    let summary = scene.batch(&all, &["--jobs", "1", "--manifest", "second.jsonl"]);
+    let done = (&summary["built"], &summary["reused"]);
+    assert_eq!(done, (&1.into(), &8.into()));
 }
 
 #[test]
