@@ -8,10 +8,12 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use tempfile::TempDir;
-use trilith_testkit::{Dockerd, ImageOptions, Project, Registry, busybox_image, many_bases};
+use trilith_testkit::{
+    Dockerd, DockerdOptions, ImageOptions, Project, Registry, busybox_image, many_bases,
+};
 
 use crate::Trilith;
-use crate::measure::{Line, mebibytes, noise, peak_memory, registry, time};
+use crate::measure::{Line, mebibytes, noise, peak_memory, registry_on, time};
 
 /// Bytes of the payload, which does not compress.
 const PAYLOAD: usize = 10_000_000;
@@ -21,6 +23,8 @@ const BASES: usize = 200;
 const DOCKER_BASES: usize = 32;
 /// Docker builds at a time.
 const DOCKER_JOBS: usize = 8;
+/// The size of a disk in memory.
+const IN_MEMORY: Option<&str> = Some("4g");
 
 /// A registry with bases, and a project to put on them.
 struct Scene<'a> {
@@ -33,8 +37,8 @@ struct Scene<'a> {
 }
 
 impl<'a> Scene<'a> {
-    fn new(trilith: &'a Trilith, bases: usize, payload: usize) -> Self {
-        let registry = registry();
+    fn new(trilith: &'a Trilith, disk: Option<&'static str>, bases: usize, payload: usize) -> Self {
+        let registry = registry_on(disk);
         busybox_image(&registry, "base:1", &ImageOptions::default());
         let names = many_bases(&registry, ("base", "1"), "eval", bases);
         let project = Project::python();
@@ -137,9 +141,17 @@ fn per_image(images: usize, taken: Duration) -> f64 {
     taken.as_secs_f64() * 1000.0 / images as f64
 }
 
-/// 200 bases and a payload of 10 MB, on one registry.
+/// 200 bases and a payload of 10 MB, on one registry: first where neither it nor Docker waits for a
+/// disk, then where they do.
 pub(crate) fn batch(trilith: &Trilith) -> Vec<Line> {
-    let scene = Scene::new(trilith, BASES, PAYLOAD);
+    let mut lines = compare(trilith, IN_MEMORY, "in memory");
+    lines.extend(compare(trilith, None, "on disk"));
+    lines
+}
+
+/// Measures a batch, with what registry and Docker keep on `disk`, which is called `place`.
+fn compare(trilith: &Trilith, disk: Option<&'static str>, place: &str) -> Vec<Line> {
+    let scene = Scene::new(trilith, disk, BASES, PAYLOAD);
     let before = registry_time();
     let first = time(&mut scene.batch());
     let registry = registry_time().saturating_sub(before);
@@ -150,7 +162,10 @@ pub(crate) fn batch(trilith: &Trilith) -> Vec<Line> {
     scene
         .project
         .write("Dockerfile", "ARG BASE\nFROM $BASE\nCOPY app /opt/app\n");
-    let dockerd = Dockerd::start();
+    let dockerd = Dockerd::start_with(DockerdOptions {
+        disk,
+        ..DockerdOptions::default()
+    });
     let docker = scene.docker(&dockerd);
 
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
@@ -158,7 +173,7 @@ pub(crate) fn batch(trilith: &Trilith) -> Vec<Line> {
     let ours = rate(BASES, first);
     let peer = rate(DOCKER_BASES, docker);
     let line = |what: &str, ours: String, peer: String, ratio: String, target: &str| Line {
-        what: what.to_owned(),
+        what: format!("{place}: {what}"),
         ours,
         peer,
         ratio,
@@ -173,7 +188,7 @@ pub(crate) fn batch(trilith: &Trilith) -> Vec<Line> {
             "10 times, 60 images/s",
         ),
         line(
-            "the same against the registry's own processor time on all cores",
+            "against the registry's own processor time on all cores",
             format!("{ours:.1} images/s"),
             format!("{limit:.1} images/s"),
             format!("{:.0} % of the limit", ours / limit * 100.0),
@@ -201,7 +216,7 @@ pub(crate) fn batch_size(trilith: &Trilith) -> Vec<Line> {
     let mut lines = Vec::new();
     let mut smallest = None;
     for bases in [10, 100, 1000, 5000] {
-        let scene = Scene::new(trilith, bases, 1000);
+        let scene = Scene::new(trilith, None, bases, 1000);
         let (taken, peak) = peak_memory(&mut scene.batch());
         let cost = per_image(bases, taken);
         let reference = *smallest.get_or_insert(cost);

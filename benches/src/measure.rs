@@ -79,8 +79,14 @@ pub(crate) fn print_machine() {
 
 /// Starts a registry that keeps what it knows of blobs in memory, as Debian's package configures it.
 pub(crate) fn registry() -> Registry {
+    registry_on(None)
+}
+
+/// As [`registry`], on a disk in memory of the given size where one is given.
+pub(crate) fn registry_on(disk: Option<&'static str>) -> Registry {
     Registry::start(RegistryOptions {
         cache: true,
+        disk,
         ..RegistryOptions::default()
     })
 }

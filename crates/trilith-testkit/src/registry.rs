@@ -11,6 +11,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use base64::Engine as _;
 
 use crate::command::{assert_success, stdout_of};
+use crate::disk;
 use crate::guard::{Guard, new_dir};
 use crate::http::{self, Request, Response};
 
@@ -27,6 +28,8 @@ pub struct RegistryOptions {
     /// Whether what is known of blobs is kept in memory, as Debian's own configuration has it. It then
     /// does not see what is done to its files.
     pub cache: bool,
+    /// The size of the disk in memory that it keeps everything on, as in `1g`; this machine's without one.
+    pub disk: Option<&'static str>,
 }
 
 /// A manifest as the registry serves it.
@@ -78,6 +81,9 @@ impl Registry {
     #[must_use]
     pub fn start(options: RegistryOptions) -> Self {
         let dir = new_dir("registry");
+        if let Some(size) = options.disk {
+            disk::mount(&dir.join("data"), size);
+        }
         let mut config = serde_json::json!({
             "version": "0.1",
             "log": {"level": "info", "formatter": "text"},
