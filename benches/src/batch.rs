@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use tempfile::TempDir;
 use trilith_testkit::{
-    Dockerd, DockerdOptions, ImageOptions, Project, Registry, busybox_image, many_bases,
+    Dockerd, DockerdOptions, ImageOptions, Project, Registry, SmallDisk, busybox_image, many_bases,
 };
 
 use crate::Trilith;
@@ -29,7 +29,9 @@ const IN_MEMORY: Option<&str> = Some("4g");
 /// A registry with bases, and a project to put on them.
 struct Scene<'a> {
     trilith: &'a Trilith,
-    home: TempDir,
+    home: PathBuf,
+    /// What `home` is in.
+    _kept: (TempDir, Option<SmallDisk>),
     registry: Registry,
     project: Project,
     bases: Vec<String>,
@@ -41,6 +43,8 @@ impl<'a> Scene<'a> {
         let registry = registry_on(disk);
         busybox_image(&registry, "base:1", &ImageOptions::default());
         let names = many_bases(&registry, ("base", "1"), "eval", bases);
+        let kept = (tempfile::tempdir().unwrap(), disk.map(SmallDisk::new));
+        let home = kept.1.as_ref().map(SmallDisk::path);
         let project = Project::python();
         project.write("app/payload", noise(1, payload));
         project.write(
@@ -53,7 +57,8 @@ impl<'a> Scene<'a> {
         );
         Self {
             trilith,
-            home: tempfile::tempdir().unwrap(),
+            home: home.unwrap_or_else(|| kept.0.path().to_owned()),
+            _kept: kept,
             bases: names.iter().map(|name| registry.reference(name)).collect(),
             registry,
             project,
@@ -62,7 +67,7 @@ impl<'a> Scene<'a> {
     }
 
     fn list(&self) -> PathBuf {
-        let list = self.home.path().join("bases");
+        let list = self.home.join("bases");
         fs::write(&list, self.bases.join("\n")).unwrap();
         list
     }
@@ -79,12 +84,12 @@ impl<'a> Scene<'a> {
                 "json",
                 "--manifest",
             ])
-            .arg(self.home.path().join(format!("run{run}.jsonl")))
+            .arg(self.home.join(format!("run{run}.jsonl")))
             .arg("--bases")
             .arg(self.list())
             .arg("--project")
             .arg(self.project.path())
-            .env("HOME", self.home.path());
+            .env("HOME", &self.home);
         command
     }
 
@@ -141,15 +146,15 @@ fn per_image(images: usize, taken: Duration) -> f64 {
     taken.as_secs_f64() * 1000.0 / images as f64
 }
 
-/// 200 bases and a payload of 10 MB, on one registry: first where neither it nor Docker waits for a
-/// disk, then where they do.
+/// 200 bases and a payload of 10 MB, on one registry: first where nobody waits for a disk, then where
+/// all do.
 pub(crate) fn batch(trilith: &Trilith) -> Vec<Line> {
     let mut lines = compare(trilith, IN_MEMORY, "in memory");
     lines.extend(compare(trilith, None, "on disk"));
     lines
 }
 
-/// Measures a batch, with what registry and Docker keep on `disk`, which is called `place`.
+/// Measures a batch, with what the registry, Docker and Trilith keep on `disk`, which is called `place`.
 fn compare(trilith: &Trilith, disk: Option<&'static str>, place: &str) -> Vec<Line> {
     let scene = Scene::new(trilith, disk, BASES, PAYLOAD);
     let before = registry_time();

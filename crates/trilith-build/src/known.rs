@@ -1,8 +1,10 @@
 //! What is known of the images that builds start from: in a batch what each name points to is asked
 //! once, however many variants and names it has, and on one machine each manifest and configuration
-//! is read once, by its digest. Some registries count what is read, and none what is asked.
+//! is read once, by its digest. Some registries count what is read, and none what is asked. Elsewhere, a
+//! batch that is to build on bases which are new to the machine reads them right away.
 
 use std::collections::{HashMap, VecDeque};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use async_trait::async_trait;
@@ -12,13 +14,13 @@ use tokio::sync::OnceCell;
 use trilith_core::{Digest, Platform, Repository, Tag};
 use trilith_oci::place::Place;
 use trilith_oci::{
-    BlobSource, BlobStream, Descriptor, Error, ImageStore, Mount, Name, Pushed, RawManifest,
+    BlobSource, BlobStream, Descriptor, Error, ImageStore, Kind, Mount, Name, Pushed, RawManifest,
     read_blob,
 };
 
 use crate::context::Context;
 use crate::error;
-use crate::load::{ResolvedImage, resolve};
+use crate::load::{ResolvedImage, find, pinned, resolve};
 use crate::records::Records;
 
 /// How many manifests are kept, and how many configurations. Those who share them are neighbours in a batch.
@@ -32,6 +34,10 @@ const LARGEST: u64 = 64 << 10;
 pub(crate) struct KnownImages {
     resolved: Mutex<HashMap<(String, Platform), Answer>>,
     documents: Arc<Documents>,
+    /// Whether something is going to be built.
+    builds: AtomicBool,
+    /// Whether an image was met whose manifest was never read on this machine.
+    met_new: AtomicBool,
 }
 
 /// What a name points to, once that is known.
@@ -51,14 +57,47 @@ impl KnownImages {
         let key = (place.to_string(), platform.clone());
         let answer = Arc::clone(lock(&self.resolved).entry(key).or_default());
         let ask = async || {
-            let mut resolved = resolve(context, place, platform).await?;
-            if let (Some(image), Place::Registry(_)) = (&mut resolved, place) {
-                let documents = Arc::clone(&self.documents);
-                image.store = Remembering::of(context, &image.store, documents);
+            if !matches!(place, Place::Registry(_)) {
+                return resolve(context, place, platform).await;
             }
-            Ok(resolved)
+            let (store, name) = context.open(place, platform).await?;
+            let store = Remembering::of(context, &store, Arc::clone(&self.documents));
+            let digest = self.digest(context, &*store, &name).await?;
+            pinned(place, store, digest).map(Some)
         };
         answer.get_or_try_init(ask).await.cloned()
+    }
+
+    /// Takes note that something is going to be built.
+    pub(crate) fn expect_builds(&self) {
+        self.builds.store(true, Ordering::Relaxed);
+    }
+
+    /// Returns what `name` points to. Where its manifest will be needed, and reading it is as
+    /// good as asking, it is read.
+    async fn digest(
+        &self,
+        context: &Context,
+        store: &dyn ImageStore,
+        name: &Name,
+    ) -> Result<Option<Digest>, error::Error> {
+        let is_set = |flag: &AtomicBool| flag.load(Ordering::Relaxed);
+        let is_tag = matches!(name, Name::Tag(_));
+        if is_tag && is_set(&self.builds) && is_set(&self.met_new) && !store.counts_reads() {
+            return match store.fetch_manifest(name).await {
+                Ok(manifest) => Ok(Some(manifest.descriptor.digest)),
+                Err(error) if error.kind() == Kind::NotFound => Ok(None),
+                Err(error) => Err(error.into()),
+            };
+        }
+        let digest = find(store, name).await?;
+        if !is_set(&self.met_new)
+            && let Some(digest) = &digest
+            && context.records().manifest(digest).is_none()
+        {
+            self.met_new.store(true, Ordering::Relaxed);
+        }
+        Ok(digest)
     }
 }
 
@@ -118,6 +157,12 @@ impl Remembering {
             records: context.records(),
         })
     }
+
+    fn remember(&self, manifest: &RawManifest) {
+        if manifest.descriptor.size <= LARGEST {
+            self.records.remember_manifest(manifest);
+        }
+    }
 }
 
 #[async_trait]
@@ -130,9 +175,17 @@ impl ImageStore for Remembering {
         self.store.resolve(name).await
     }
 
+    fn counts_reads(&self) -> bool {
+        self.store.counts_reads()
+    }
+
     async fn fetch_manifest(&self, name: &Name) -> Result<RawManifest, Error> {
         let Name::Digest(digest) = name else {
-            return self.store.fetch_manifest(name).await;
+            let manifest = self.store.fetch_manifest(name).await?;
+            let known = self.documents.manifests.get(&manifest.descriptor.digest);
+            known.get_or_init(|| async { manifest.clone() }).await;
+            self.remember(&manifest);
+            return Ok(manifest);
         };
         let manifest = self.documents.manifests.get(digest);
         let fetch = async || {
@@ -140,9 +193,7 @@ impl ImageStore for Remembering {
                 return Ok::<_, Error>(manifest);
             }
             let manifest = self.store.fetch_manifest(name).await?;
-            if manifest.descriptor.size <= LARGEST {
-                self.records.remember_manifest(&manifest);
-            }
+            self.remember(&manifest);
             Ok(manifest)
         };
         manifest.get_or_try_init(fetch).await.cloned()

@@ -10,7 +10,7 @@ use trilith_core::{
 };
 use trilith_oci::place::{DaemonImage, Place};
 use trilith_oci::publish::BlobOrigin;
-use trilith_oci::{BlobSource, Descriptor, ImageStore, Name};
+use trilith_oci::{BlobSource, ImageStore, Name};
 
 use crate::agent;
 use crate::context::Context;
@@ -339,27 +339,38 @@ pub(crate) async fn resolve(
         return Ok(None);
     }
     let (store, name) = context.open(place, platform).await?;
-    let digest = match name {
-        Name::Digest(digest) => digest,
-        name @ Name::Tag(_) => match store.resolve(&name).await? {
-            Some(Descriptor { digest, .. }) => digest,
-            None => {
-                return Err(trilith_oci::Error::NotFound {
-                    object: format!("image `{place}`"),
-                }
-                .into());
-            }
-        },
+    let digest = find(&*store, &name).await?;
+    pinned(place, store, digest).map(Some)
+}
+
+/// Returns the digest of what `name` points to, `None` where it points to nothing.
+pub(crate) async fn find(store: &dyn ImageStore, name: &Name) -> Result<Option<Digest>, Error> {
+    match name {
+        Name::Digest(digest) => Ok(Some(digest.clone())),
+        Name::Tag(_) => Ok(store.resolve(name).await?.map(|found| found.digest)),
+    }
+}
+
+/// Returns the image at `place`, which is `digest` in `store`.
+///
+/// # Errors
+/// There is none.
+pub(crate) fn pinned(
+    place: &Place,
+    store: Arc<dyn ImageStore>,
+    digest: Option<Digest>,
+) -> Result<ResolvedImage, Error> {
+    let not_found = || trilith_oci::Error::NotFound {
+        object: format!("image `{place}`"),
     };
-    let repository = match place {
-        Place::Registry(reference) => Some(reference.repository().clone()),
-        _ => None,
-    };
-    Ok(Some(ResolvedImage {
+    Ok(ResolvedImage {
         store,
-        digest,
-        repository,
-    }))
+        digest: digest.ok_or_else(not_found)?,
+        repository: match place {
+            Place::Registry(reference) => Some(reference.repository().clone()),
+            _ => None,
+        },
+    })
 }
 
 /// Returns the base as an input. Paths are named by their kind, as none may reach a tag.

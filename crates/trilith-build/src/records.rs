@@ -6,13 +6,14 @@
 //! renamed into it; one that is missing, unreadable or does not parse is as good as none.
 
 use std::borrow::Cow;
-use std::io::Write as _;
+use std::io::{ErrorKind, Write as _};
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
 use bytes::Bytes;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
+use tempfile::NamedTempFile;
 use trilith_core::{Digest, InputHash, Level};
 use trilith_oci::{Descriptor, RawManifest};
 
@@ -225,8 +226,13 @@ impl Records {
             if std::fs::read(&path).is_ok_and(|old| old == json) {
                 return Ok(());
             }
-            std::fs::create_dir_all(&directory)?;
-            let mut file = tempfile::NamedTempFile::new_in(&directory)?;
+            let mut file = match NamedTempFile::new_in(&directory) {
+                Err(error) if error.kind() == ErrorKind::NotFound => {
+                    std::fs::create_dir_all(&directory)?;
+                    NamedTempFile::new_in(&directory)?
+                }
+                file => file?,
+            };
             file.write_all(&json)?;
             file.persist(&path)?;
             Ok(())

@@ -75,6 +75,12 @@ pub trait ImageStore: Send + Sync {
     /// Every answer that is neither yes nor no (a timeout, 401, 429, 5xx).
     async fn resolve(&self, name: &Name) -> Result<Option<Descriptor>, Error>;
 
+    /// Returns whether the place has said that it counts what is read of it, as registries with
+    /// quotas of pulls do. What is asked with [`Self::resolve`] does not count there.
+    fn counts_reads(&self) -> bool {
+        false
+    }
+
     /// Returns the manifest `name` points to.
     async fn fetch_manifest(&self, name: &Name) -> Result<RawManifest, Error>;
 

@@ -30,6 +30,8 @@ pub struct RegistryOptions {
     pub cache: bool,
     /// The size of the disk in memory that it keeps everything on, as in `1g`; this machine's without one.
     pub disk: Option<&'static str>,
+    /// Fields that every answer has besides.
+    pub headers: &'static [(&'static str, &'static str)],
 }
 
 /// A manifest as the registry serves it.
@@ -94,6 +96,9 @@ impl Registry {
             },
             "http": {"addr": "127.0.0.1:0", "secret": "testkit"},
         });
+        for (name, value) in options.headers {
+            config["http"]["headers"][name] = serde_json::json!([value]);
+        }
         if options.cache {
             config["storage"]["cache"] = serde_json::json!({"blobdescriptor": "inmemory"});
         }

@@ -273,6 +273,9 @@ impl<'a> Batch<'a> {
         match attempt.item.ask(listing.cloned()).await {
             Ok((asked, loaded)) => {
                 let builds = matches!(asked.plan.action, Action::Build { .. });
+                if builds {
+                    self.known.expect_builds();
+                }
                 if builds || self.options.build.engine.load {
                     return Ok(Some((position, Some(asked))));
                 }

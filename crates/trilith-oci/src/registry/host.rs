@@ -2,6 +2,7 @@
 //!
 //! All requests to a registry share one [`Host`], so that one `429` holds all of them back.
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -14,7 +15,7 @@ use trilith_core::Digest;
 use super::auth::Auth;
 use super::endpoint::Endpoint;
 use super::known::KnownBlobs;
-use super::retry::exhausted;
+use super::retry::{REMAINING, exhausted};
 
 /// One registry.
 #[derive(Debug)]
@@ -31,6 +32,8 @@ pub(crate) struct Host {
     referrers: [tokio::sync::Mutex<()>; 16],
     /// What this process knows of its blobs.
     pub(crate) blobs: KnownBlobs,
+    /// Whether it has told of a quota.
+    has_quota: AtomicBool,
     pace: Mutex<Pace>,
 }
 
@@ -57,6 +60,7 @@ impl Host {
             uploads: Semaphore::new(concurrency),
             referrers: Default::default(),
             blobs: KnownBlobs::default(),
+            has_quota: AtomicBool::new(false),
             pace: Mutex::new(Pace {
                 paused_until: None,
                 allowed: concurrency,
@@ -116,9 +120,18 @@ impl Host {
             return None;
         }
         self.answered();
+        if !headers.contains_key(REMAINING) {
+            return None;
+        }
+        self.has_quota.store(true, Ordering::Relaxed);
         let delay = exhausted(headers)?;
         self.pause(delay);
         Some(delay)
+    }
+
+    /// Returns whether the registry has told of a quota.
+    pub(crate) fn counts_reads(&self) -> bool {
+        self.has_quota.load(Ordering::Relaxed)
     }
 
     /// Waits until nobody else in this process changes the list of the referrers of `subject`.

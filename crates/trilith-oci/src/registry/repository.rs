@@ -171,6 +171,10 @@ impl ImageStore for RegistryRepository {
         manifests::resolve(self, name).await
     }
 
+    fn counts_reads(&self) -> bool {
+        self.host.counts_reads()
+    }
+
     async fn fetch_manifest(&self, name: &Name) -> Result<RawManifest, Error> {
         manifests::fetch(self, name)
             .await?

@@ -74,6 +74,9 @@ pub(crate) fn retry_after(headers: &HeaderMap) -> Option<Duration> {
     Some(until.saturating_sub(now))
 }
 
+/// The field that tells how much is left of a quota.
+pub(crate) const REMAINING: &str = "ratelimit-remaining";
+
 /// Returns how long to wait where the answer with `headers` says that nothing is left of a quota
 /// (`RateLimit-Remaining` and `RateLimit-Reset`, draft-ietf-httpapi-ratelimit-headers-03). Docker
 /// Hub leaves out when it comes back, and is asked on until it refuses.
@@ -82,7 +85,7 @@ pub(crate) fn exhausted(headers: &HeaderMap) -> Option<Duration> {
         let text = headers.get(name)?.to_str().ok()?;
         text.split([';', ',']).next()?.trim().parse::<u64>().ok()
     };
-    if number("ratelimit-remaining")? > 0 {
+    if number(REMAINING)? > 0 {
         return None;
     }
     Some(Duration::from_secs(number("ratelimit-reset")?))
@@ -187,7 +190,7 @@ mod tests {
             ("many", Some("30"), None),
         ] {
             let mut headers = HeaderMap::new();
-            headers.insert("ratelimit-remaining", remaining.parse().unwrap());
+            headers.insert(REMAINING, remaining.parse().unwrap());
             if let Some(reset) = reset {
                 headers.insert("ratelimit-reset", reset.parse().unwrap());
             }

@@ -26,7 +26,10 @@ struct Scene {
 
 impl Scene {
     fn new(count: usize) -> Self {
-        let registry = Registry::start(RegistryOptions::default());
+        Self::on(Registry::start(RegistryOptions::default()), count)
+    }
+
+    fn on(registry: Registry, count: usize) -> Self {
         busybox_image(&registry, "base:1", &ImageOptions::default());
         let names = many_bases(&registry, ("base", "1"), "eval", count);
         let project = Project::python();
@@ -224,6 +227,36 @@ fn a_registry_that_does_not_list_its_tags_is_asked_for_each() {
     let summary = scene.batch(&all, &["--jobs", "1", "--manifest", "second.jsonl"]);
     let done = (&summary["built"], &summary["reused"]);
     assert_eq!(done, (&1.into(), &8.into()));
+}
+
+#[test]
+fn a_base_is_read_without_a_question_where_reading_does_not_count() {
+    for (headers, questions) in [(&[][..], 1), (&[("RateLimit-Remaining", "76;w=21600")], 8)] {
+        let registry = Registry::start(RegistryOptions {
+            headers,
+            ..RegistryOptions::default()
+        });
+        let scene = Scene::on(registry, 8);
+        let host = scene.registry.host().to_owned();
+        scene.recipe(&host);
+        let list = scene.list(&host, "");
+        let requests = |manifest: &str| {
+            scene.registry.forget_requests();
+            let built = scene.batch(&list, &["--jobs", "1", "--manifest", manifest]);
+            assert_eq!(built["built"], 8);
+            let requests = scene.requests();
+            ["HEAD", "GET"].map(|wanted| {
+                let of_base = |(method, path): &&(String, String)| {
+                    method == wanted && path.contains("/eval/") && path.contains("/manifests/")
+                };
+                requests.iter().filter(of_base).count()
+            })
+        };
+        assert_eq!(requests("first.jsonl"), [questions, 8]);
+        // They are known from then on, and asked for.
+        scene.project.write("app/main.py", "print('changed')\n");
+        assert_eq!(requests("second.jsonl"), [8, 0]);
+    }
 }
 
 #[test]
