@@ -16,6 +16,7 @@ mod engines;
 mod hashing;
 mod measure;
 mod pushing;
+mod replay;
 mod workspaces;
 
 use std::path::PathBuf;

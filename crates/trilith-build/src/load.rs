@@ -354,7 +354,7 @@ pub(crate) async fn find(store: &dyn ImageStore, name: &Name) -> Result<Option<D
 /// Returns the image at `place`, which is `digest` in `store`.
 ///
 /// # Errors
-/// There is none.
+/// Nothing is there.
 pub(crate) fn pinned(
     place: &Place,
     store: Arc<dyn ImageStore>,
