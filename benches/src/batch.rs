@@ -21,8 +21,6 @@ use crate::replay::{Written, replay};
 const PAYLOAD: usize = 10_000_000;
 /// Bases of the comparison.
 const BASES: usize = 200;
-/// Bases that Docker builds on, as all of them would take minutes.
-const DOCKER_BASES: usize = 32;
 /// Docker builds at a time.
 const DOCKER_JOBS: usize = 8;
 /// Connections of the client that does nothing else, as many as images are worked on at a time.
@@ -118,7 +116,7 @@ impl<'a> Scene<'a> {
         replay(host, "acme/agents", "acme/again", &images, CONNECTIONS)
     }
 
-    /// Builds and pushes an image on each of the first bases with Docker, several at a time.
+    /// Builds and pushes an image on each of the bases with Docker, several at a time.
     fn docker(&self, docker: &Dockerd) -> Duration {
         let context = self.project.path();
         let next = AtomicUsize::new(0);
@@ -128,7 +126,7 @@ impl<'a> Scene<'a> {
                 scope.spawn(|| {
                     loop {
                         let number = next.fetch_add(1, Ordering::Relaxed);
-                        let Some(base) = self.bases[..DOCKER_BASES].get(number) else {
+                        let Some(base) = self.bases.get(number) else {
                             break;
                         };
                         let tag = self.registry.reference(&format!("acme/docker:{number}"));
@@ -184,7 +182,7 @@ fn compare(trilith: &Trilith, disk: Option<&'static str>, place: &str) -> Vec<Li
 
     let limit = rate(BASES, alone);
     let ours = rate(BASES, first);
-    let peer = rate(DOCKER_BASES, docker);
+    let peer = rate(BASES, docker);
     let line = |what: &str, ours: String, peer: String, ratio: String, target: &str| Line {
         what: format!("{place}: {what}"),
         ours,

@@ -91,9 +91,10 @@ impl KnownImages {
             };
         }
         let digest = find(store, name).await?;
-        if !is_set(&self.met_new)
+        if is_tag
+            && !is_set(&self.met_new)
             && let Some(digest) = &digest
-            && context.records().manifest(digest).is_none()
+            && !context.records().has_manifest(digest)
         {
             self.met_new.store(true, Ordering::Relaxed);
         }

@@ -127,6 +127,12 @@ impl Records {
         (descriptor.digest == *digest).then_some(RawManifest { descriptor, bytes })
     }
 
+    /// Returns whether the manifest `digest` has been read before.
+    pub(crate) fn has_manifest(&self, digest: &Digest) -> bool {
+        let path = self.directory.join("manifests").join(digest.hex());
+        path.exists()
+    }
+
     /// Remembers a manifest.
     pub(crate) fn remember_manifest(&self, manifest: &RawManifest) {
         if let Ok(text) = str::from_utf8(&manifest.bytes) {
