@@ -43,6 +43,8 @@ pub(crate) const FOR_TESTS: &[Package] = &[
     package("skopeo", "skopeo --version"),
     // The network of Podman 4.3 in workspaces.
     package("slirp4netns", "slirp4netns --version"),
+    // Podman without root.
+    package("uidmap", "command -v newuidmap newgidmap"),
     package("umoci", "umoci --version"),
     package("zstd", "zstd --version"),
 ];
