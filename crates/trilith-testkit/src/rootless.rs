@@ -1,7 +1,8 @@
 //! A user without rights, who may run a rootless Podman.
 //!
 //! The user exists for the programs that are started as them, and for nobody else: the files
-//! that tell of users are replaced in a mount namespace of their own.
+//! that tell of users, and the device that their containers' networks need, are replaced in a mount
+//! namespace of their own.
 
 use std::fs::{self, Permissions};
 use std::os::unix::fs::{PermissionsExt as _, chown};
@@ -53,6 +54,11 @@ impl Rootless {
                 .create(true)
                 .open(Path::new("/etc").join(name));
         }
+        // Everybody may open it, as udev has it; a machine without udev leaves it to root.
+        let tun = dir.join("tun");
+        let mut mknod = Command::new("mknod");
+        mknod.arg("--mode=0666").arg(&tun).args(["c", "10", "200"]);
+        assert_success(&mut mknod);
         write_script(&dir);
         // The process that keeps the user's namespaces.
         let cleanup = format!("{} podman system migrate", dir.join("as").display());
@@ -118,6 +124,7 @@ mount --make-rprivate /
 for name in passwd group subuid subgid; do
     mount --bind "{at}/$name" "/etc/$name"
 done
+if test -e /dev/net/tun; then mount --bind "{at}/tun" /dev/net/tun; fi
 mount --make-rshared /
 cd "{at}/home"
 exec setpriv --reuid {ID} --regid {ID} --init-groups --reset-env \
