@@ -66,7 +66,7 @@ impl Podman {
     pub fn with(options: PodmanOptions) -> Self {
         let dir = new_dir("podman");
         if let Some(size) = options.disk {
-            disk::mount(&dir.join("root"), size);
+            disk::mount(&dir.join("storage"), size);
         }
         write_settings(&dir, if options.bridge { "bridge" } else { "none" });
         let guard = match options.release {
@@ -93,7 +93,7 @@ impl Podman {
     /// # Panics
     /// When it has none of its own.
     pub fn enlarge_disk(&self, size: &str) {
-        disk::enlarge(&self.guard.dir().join("root"), size);
+        disk::enlarge(&self.guard.dir().join("storage"), size);
     }
 
     /// Returns `command` as it is run in the network namespace of trixie's Podman, where published
@@ -182,7 +182,7 @@ fn set_environment(command: &mut Command, dir: &Path) {
 /// starts and mounts is there for the next, and writes the script that enters them.
 fn keep_trixie(dir: PathBuf, bridge: bool) -> Guard {
     let entered = dir.join("entered");
-    let mut keeper = in_trixie(&dir, &std::env::temp_dir(), &dir.join("root"), "sh");
+    let mut keeper = in_trixie(&dir, &std::env::temp_dir(), &dir.join("storage"), "sh");
     keeper.args(["-c", "touch \"$0\" && exec sleep infinity"]);
     keeper.arg(&entered);
     if bridge {
@@ -228,7 +228,7 @@ events_logger = "file"
 lock_type = "file"
 runtime = "runc"
 # Where what cleans up behind a container looks for it.
-static_dir = "{at}/root/libpod"
+static_dir = "{at}/storage/libpod"
 tmp_dir = "{at}/tmp"
 volume_path = "{at}/volumes"
 image_copy_tmp_dir = "{at}/copy"
@@ -252,7 +252,7 @@ firewall_driver = "iptables"
 fn write_storage(dir: &Path, driver: &str) {
     let at = dir.display();
     let storage = format!(
-        "[storage]\ndriver = \"{driver}\"\ngraphroot = \"{at}/root\"\nrunroot = \"{at}/run\"\n"
+        "[storage]\ndriver = \"{driver}\"\ngraphroot = \"{at}/storage\"\nrunroot = \"{at}/run\"\n"
     );
     fs::write(dir.join("storage.conf"), storage).expect("cannot write `storage.conf`");
 }

@@ -172,7 +172,7 @@ fn podman_runs_what_is_made_here() {
             .podman()
             .args(["info", "--format={{.Store.GraphRoot}}"]),
     );
-    let dir = root.trim_end_matches("/root").to_owned();
+    let dir = root.trim_end_matches("/storage").to_owned();
     assert!(!mounts(&dir).is_empty());
     drop(podman);
     assert_eq!(mounts(&dir), Vec::<String>::new());
