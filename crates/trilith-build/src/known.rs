@@ -184,7 +184,7 @@ impl ImageStore for Remembering {
         let Name::Digest(digest) = name else {
             let manifest = self.store.fetch_manifest(name).await?;
             let known = self.documents.manifests.get(&manifest.descriptor.digest);
-            known.get_or_init(|| async { manifest.clone() }).await;
+            let _known_already = known.set(manifest.clone());
             self.remember(&manifest);
             return Ok(manifest);
         };
