@@ -5,7 +5,9 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
-use trilith_core::{ConfigRecipe, LayerRecipe, Platform, Repository, Scheme, Tag, UserRecipe};
+use trilith_core::{
+    ConfigRecipe, LayerRecipe, Level, Platform, Repository, Scheme, Tag, UserRecipe,
+};
 use trilith_oci::place::Place;
 
 use crate::build_context::ContextParts;
@@ -40,6 +42,9 @@ pub struct Settings {
     pub suffix: String,
     /// Tags besides those of the scheme that the image has too. They are no inputs.
     pub other_tags: Vec<Tag>,
+    /// The lower levels whose tags builds do not write. They are looked for all the same, and no
+    /// input says so.
+    pub skip_tags: BTreeSet<Level>,
     /// Whether the image has browser support (openhands schemes).
     pub browser: bool,
     /// The recipe's layers, in order.
@@ -79,6 +84,8 @@ pub struct Overrides {
     pub suffix: Option<String>,
     /// See [`Settings::other_tags`].
     pub other_tags: Vec<Tag>,
+    /// See [`Settings::skip_tags`].
+    pub skip_tags: BTreeSet<Level>,
     /// Turns browser support off.
     pub no_browser: bool,
     /// Replace the layers of the file.
@@ -197,6 +204,11 @@ impl Settings {
                 }),
             suffix: overrides.suffix.unwrap_or_default(),
             other_tags: overrides.other_tags,
+            skip_tags: if overrides.skip_tags.is_empty() {
+                file.image.skip_tags
+            } else {
+                overrides.skip_tags
+            },
             browser: !overrides.no_browser,
             layers: match (own_layers, own_dockerfile) {
                 (true, _) => overrides.layers,

@@ -124,7 +124,12 @@ pub(crate) async fn plan_with(
     });
     loop {
         let level = match planner.step()? {
-            Step::Done(plan) => return Ok(plan),
+            Step::Done(mut plan) => {
+                let skipped = &loaded.settings.skip_tags;
+                let wanted = |level: &Level| *level == Level::Source || !skipped.contains(level);
+                plan.tags_to_write.retain(wanted);
+                return Ok(plan);
+            }
             Step::Ask(level) => level,
         };
         let answer = existence(loaded, level).await?;

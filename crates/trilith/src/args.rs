@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use clap_complete::Shell;
-use trilith_core::{Platform, Reference, Repository, Scheme, Strategy, Tag};
+use trilith_core::{Level, Platform, Reference, Repository, Scheme, Strategy, Tag};
 use trilith_workspace::Defaults;
 
 use crate::quantity;
@@ -307,6 +307,22 @@ pub(crate) enum Preset {
     OpenHandsV1,
 }
 
+/// A level whose tag an image can do without.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum LowerLevel {
+    Versioned,
+    Lock,
+}
+
+impl From<LowerLevel> for Level {
+    fn from(level: LowerLevel) -> Self {
+        match level {
+            LowerLevel::Versioned => Self::Versioned,
+            LowerLevel::Lock => Self::Lock,
+        }
+    }
+}
+
 /// What is built, each over what trilith.toml says.
 #[derive(Debug, Args)]
 #[command(next_help_heading = "Project (each overrides trilith.toml)")]
@@ -351,6 +367,9 @@ pub(crate) struct ProjectArgs {
     /// Give the image this tag too
     #[arg(long, alias = "custom-tag", value_name = "TAG")]
     pub(crate) tag: Vec<Tag>,
+    /// Do not write the tags of these levels; they are looked for all the same
+    #[arg(long, value_enum, value_delimiter = ',', value_name = "LEVEL")]
+    pub(crate) skip_tags: Vec<LowerLevel>,
     /// Hash as the reference does for an image without browser support (openhands schemes)
     #[arg(long)]
     pub(crate) no_browser: bool,
@@ -439,7 +458,7 @@ pub(crate) struct BuildArgs {
     /// versioned or scratch
     #[arg(long, default_value_t, value_name = "STRATEGY")]
     pub(crate) cache_strategy: Strategy,
-    /// Build from the base even if the image exists, and replace all three tags
+    /// Build from the base even if the image exists, and replace its tags
     #[arg(long)]
     pub(crate) force: bool,
     /// What builds the image

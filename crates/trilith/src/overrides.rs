@@ -41,6 +41,7 @@ pub(crate) fn settings(args: &ProjectArgs) -> Result<Settings, Failure> {
         ignore: args.ignore.clone(),
         suffix: args.suffix.clone(),
         other_tags: args.tag.clone(),
+        skip_tags: args.skip_tags.iter().map(|&level| level.into()).collect(),
         no_browser: args.no_browser,
         layers: args
             .layer

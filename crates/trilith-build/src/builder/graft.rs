@@ -37,7 +37,7 @@ impl Builder for GraftBuilder {
         }
     }
 
-    async fn build(&self, job: Job<'_>, _plan: &Plan, from: &BuildFrom) -> Result<Built, Error> {
+    async fn build(&self, job: Job<'_>, plan: &Plan, from: &BuildFrom) -> Result<Built, Error> {
         let Job {
             context,
             loaded,
@@ -53,8 +53,8 @@ impl Builder for GraftBuilder {
                     let user = ensure_user_layers(context, loaded, images, compression).await?;
                     Ok((ground, user))
                 }
-                BuildFrom::Level(level, digest) => {
-                    let ground = level_ground(job, *level, digest).await?;
+                BuildFrom::Level(_, digest) => {
+                    let ground = level_ground(job, digest).await?;
                     Ok((ground, Vec::new()))
                 }
             }
@@ -67,7 +67,7 @@ impl Builder for GraftBuilder {
         let work = Box::pin(async { tokio::try_join!(ground, layers) });
         let ((ground, mut layers), recipe) = unless_interrupted(options, work).await?;
         layers.extend(recipe);
-        let levels = graft_levels(loaded, &ground, &layers)?;
+        let levels = graft_levels(loaded, &ground, &layers, &plan.tags_to_write)?;
         let source = levels.last().map(|built| &built.images[0].1);
         let own = source
             .map(|image| target::record(loaded, Level::Source, image, &loaded.keys).layers)
@@ -124,7 +124,7 @@ impl Builder for GraftBuilder {
 /// # Errors
 /// A layer cannot be written, or the image not be read.
 pub(super) async fn put_layers(job: Job<'_>, below: &Digest) -> Result<Built, Error> {
-    let ground = level_ground(job, Level::Source, below).await?;
+    let ground = level_ground(job, below).await?;
     let work = Box::pin(on_images(job, &ground.images));
     let (layers, images) = unless_interrupted(job.options, work).await?;
     let reused = layers.iter().filter(|layer| layer.reused);
@@ -164,8 +164,6 @@ pub(super) async fn on_images(
 
 /// What the layers are put on: an image for each platform, and where its blobs are.
 struct Ground {
-    /// The level of the image, `None` for the base.
-    level: Option<Level>,
     images: Vec<(Platform, Image)>,
     /// Digest of the base image that all of it stands on.
     base: Option<Digest>,
@@ -182,14 +180,12 @@ async fn base_ground(loaded: &Loaded, target: &Target) -> Result<Ground, Error> 
             .map(|p| (p.clone(), Image::scratch(p)))
             .collect();
         return Ok(Ground {
-            level: None,
             images,
             base: None,
             origins: Vec::new(),
         });
     };
     Ok(Ground {
-        level: None,
         images: load_images(&base.store, &base.name(), platforms).await?,
         base: Some(base.digest.clone()),
         origins: base.origins(target),
@@ -197,7 +193,7 @@ async fn base_ground(loaded: &Loaded, target: &Target) -> Result<Ground, Error> 
 }
 
 /// Returns the existing image of a level, all of whose blobs are at the target.
-async fn level_ground(job: Job<'_>, level: Level, digest: &Digest) -> Result<Ground, Error> {
+async fn level_ground(job: Job<'_>, digest: &Digest) -> Result<Ground, Error> {
     let loaded = job.loaded;
     let name = Name::Digest(digest.clone());
     let store = &job.target.store;
@@ -206,7 +202,6 @@ async fn level_ground(job: Job<'_>, level: Level, digest: &Digest) -> Result<Gro
         Destination::Store | Destination::Engine => Arc::clone(store),
     };
     Ok(Ground {
-        level: Some(level),
         images: load_images(&store, &name, &loaded.settings.platforms).await?,
         base: loaded.base.as_ref().map(|base| base.digest.clone()),
         origins: vec![BlobOrigin::Present],
@@ -226,28 +221,32 @@ async fn load_images(
     Ok(images)
 }
 
-/// Grafts the levels above the ground, each onto the one below.
+/// Grafts the levels above the ground whose tags are to be written, each onto the one below.
 fn graft_levels(
     loaded: &Loaded,
     ground: &Ground,
     layers: &[ReadyLayer],
+    tags: &[Level],
 ) -> Result<Vec<BuiltLevel>, Error> {
     let mut built: Vec<BuiltLevel> = Vec::new();
     // Without layers at level lock, its image is the versioned one with one key more: one image
     // has both tags.
     let lock_is_bare = !layers.iter().any(|layer| layer.level == Level::Lock);
-    for level in Level::ALL
-        .into_iter()
-        .filter(|&level| ground.level.is_none_or(|g| level > g))
-        .filter(|&level| level != Level::Versioned || !lock_is_bare)
-    {
+    let mut levels: Vec<Level> = tags.to_vec();
+    if lock_is_bare && levels.first() == Some(&Level::Versioned) {
+        levels[0] = Level::Lock;
+        levels.dedup();
+    }
+    for level in levels {
         let below = built.last().map_or(&ground.images, |built| &built.images);
         let below_level = built.last().map(|built| built.level);
         let own = layers
             .iter()
             .filter(|layer| layer.level <= level)
             .filter(|layer| below_level.is_none_or(|below| layer.level > below));
-        let own: Vec<&ReadyLayer> = own.collect();
+        let mut own: Vec<&ReadyLayer> = own.collect();
+        // As where the image of every level is made.
+        own.sort_by_key(|layer| layer.level);
         let images = graft_level(loaded, level, below, &own, ground.base.as_ref())?;
         built.push(BuiltLevel::new(level, images));
     }

@@ -44,6 +44,8 @@ pub struct PresetOptions {
     pub target: Option<String>,
     /// Tags besides those of the scheme.
     pub other_tags: Vec<Tag>,
+    /// See [`Settings::skip_tags`].
+    pub skip_tags: BTreeSet<Level>,
     /// Build arguments, over those of the preset.
     pub args: BTreeMap<String, String>,
     /// Extra dependencies.

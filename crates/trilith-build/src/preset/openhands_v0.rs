@@ -130,6 +130,7 @@ impl RuntimeBuildConfig {
             ignore: ignore.map(|&pattern| pattern.to_owned()).collect(),
             suffix: String::new(),
             other_tags: options.other_tags.clone(),
+            skip_tags: options.skip_tags.clone(),
             browser: !options.no_browser,
             layers: Vec::new(),
             agent: false,

@@ -228,6 +228,7 @@ impl AgentServerBuildConfig {
             ignore: self.layout.ignore(),
             suffix: self.suffix(),
             other_tags: options.other_tags.clone(),
+            skip_tags: options.skip_tags.clone(),
             browser: !options.no_browser,
             layers: Vec::new(),
             agent: false,

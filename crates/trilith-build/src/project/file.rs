@@ -3,7 +3,7 @@
 //! One file, one value: nothing is merged here, no default is looked up elsewhere, and no
 //! path or image that the file names is opened.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::Path;
 
@@ -47,6 +47,8 @@ pub struct ImageSection {
     pub base: Option<String>,
     /// What the image is built for, without repetition; empty where the file does not say.
     pub platforms: Vec<Platform>,
+    /// The lower levels whose tags builds do not write.
+    pub skip_tags: BTreeSet<Level>,
 }
 
 /// `[inputs]`: what is hashed, by which rules. `None` leaves it to the scheme.
@@ -178,6 +180,7 @@ mod tests {
     const FULL: &str = r#"
 [image]
 repository = "ghcr.io/acme/agent-runtime"
+skip_tags = ["versioned", "versioned"]
 version = "1.0.0"
 base = "debian:bookworm-slim"
 platforms = ["linux/amd64", "linux/arm64", "linux/x86_64"]
@@ -251,6 +254,7 @@ extra_deps = "apt-get install -y jq"
             file.image,
             ImageSection {
                 repository: Some("ghcr.io/acme/agent-runtime".parse().unwrap()),
+                skip_tags: [Level::Versioned].into(),
                 version: Some("1.0.0".to_owned()),
                 base: Some("debian:bookworm-slim".to_owned()),
                 platforms: vec![
@@ -439,7 +443,7 @@ owner = "root"
         4 | entrypoint = ["x"]
           | ^^^^^^^^^^
 
-        unknown key `xyz` at `trilith.toml`:5:1; known are `base`, `platforms`, `repository`, `version`
+        unknown key `xyz` at `trilith.toml`:5:1; known are `base`, `platforms`, `repository`, `skip_tags`, `version`
           |
         5 | xyz = 1
           | ^^^

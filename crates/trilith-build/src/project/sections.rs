@@ -27,7 +27,7 @@ const SECTIONS: [&str; 7] = [
     "user",
 ];
 const AGENT: [&str; 1] = ["inject"];
-const IMAGE: [&str; 4] = ["base", "platforms", "repository", "version"];
+const IMAGE: [&str; 5] = ["base", "platforms", "repository", "skip_tags", "version"];
 const INPUTS: [&str; 4] = ["ignore", "lock", "scheme", "source"];
 const LAYER: [&str; 5] = ["copy", "from", "level", "owner", "to"];
 const CONFIG: [&str; 8] = [
@@ -94,6 +94,11 @@ fn image_section(table: &Table<'_>, mistakes: &mut Mistakes) -> ImageSection {
             parsed(v, |text| values::parse_text(text, "a base image"))
         }),
         platforms: platforms(table, mistakes),
+        skip_tags: table
+            .list("skip_tags", mistakes, lower_level)
+            .unwrap_or_default()
+            .into_iter()
+            .collect(),
     }
 }
 
@@ -282,10 +287,20 @@ fn variables(
 }
 
 fn level(value: &DeValue<'_>) -> Result<Level, Refusal> {
+    level_among(&Level::ALL, value)
+}
+
+/// Reads a level whose tag an image can do without.
+fn lower_level(value: &DeValue<'_>) -> Result<Level, Refusal> {
+    level_among(&[Level::Versioned, Level::Lock], value)
+}
+
+fn level_among(levels: &[Level], value: &DeValue<'_>) -> Result<Level, Refusal> {
     let text = text(value)?;
-    let names = Level::ALL.map(Level::as_str);
-    Level::ALL
-        .into_iter()
+    let names: Vec<&str> = levels.iter().map(|level| level.as_str()).collect();
+    levels
+        .iter()
+        .copied()
         .find(|level| level.as_str() == text)
         .ok_or_else(|| {
             let words = format!("`{text}` is none of {}", listed(&names));

@@ -230,6 +230,42 @@ fn a_registry_that_does_not_list_its_tags_is_asked_for_each() {
 }
 
 #[test]
+fn an_image_without_its_lower_tags_is_five_requests() {
+    let scene = Scene::new(16);
+    let host = scene.registry.host().to_owned();
+    scene.recipe(&host);
+    let list = scene.list(&host, "");
+    scene.registry.forget_requests();
+    let built = scene.batch(&list, &["--skip-tags", "versioned,lock", "--jobs", "1"]);
+    assert_eq!(built["built"], 16);
+    let requests = scene.requests();
+    let about = |name: &str| {
+        let requests = requests.iter().filter(|(_, path)| path.contains(name));
+        requests
+            .map(|(method, _)| method.as_str())
+            .collect::<Vec<_>>()
+    };
+    // Of the base its manifest and configuration.
+    assert_eq!(about("/eval/b15/"), ["GET", "GET"], "{requests:#?}");
+    // Its configuration in two requests, its manifest in one; the layers of all, and a few
+    // questions.
+    let written = about("/acme/agents/")
+        .into_iter()
+        .filter(|&method| method != "HEAD");
+    assert!(
+        (16 * 3..16 * 3 + 8).contains(&written.count()),
+        "{requests:#?}"
+    );
+    assert_eq!(scene.registry.tags("acme/agents").len(), 16);
+    assert_complete(&scene.registry, "acme/agents");
+    let again = scene.batch(
+        &list,
+        &["--skip-tags", "versioned,lock", "--manifest", "2.jsonl"],
+    );
+    assert_eq!(again["reused"], 16);
+}
+
+#[test]
 fn a_base_is_read_without_a_question_where_reading_does_not_count() {
     for (headers, questions) in [(&[][..], 1), (&[("RateLimit-Remaining", "76;w=21600")], 8)] {
         let registry = Registry::start(RegistryOptions {

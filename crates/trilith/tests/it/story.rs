@@ -56,6 +56,81 @@ fn an_image_has_other_tags_too() {
 }
 
 #[test]
+fn tags_that_are_skipped_change_nothing_else() {
+    let layer = |level: &str, copy: &str| {
+        format!("[[layer]]\nlevel = \"{level}\"\ncopy = \"{copy}\"\nto = \"/opt/{copy}\"\n")
+    };
+    let source = layer("source", "app");
+    // The order of the recipe is not that of the image.
+    for layers in [
+        source.clone(),
+        [source, layer("lock", "vendor"), layer("versioned", "tools")].concat(),
+    ] {
+        let registry = Registry::start(RegistryOptions::default());
+        let base = busybox_image(&registry, "base:1", &ImageOptions::default());
+        let project = Project::python();
+        project.write("vendor/lib.py", "VALUE = 1\n");
+        project.write("tools/run", "true\n");
+        let describe = |repository: &str, more: &str| {
+            let repository = registry.reference(repository);
+            let base = &base.reference;
+            let image = format!("repository = \"{repository}\"\nbase = \"{base}\"\n{more}");
+            let text = format!("[image]\nversion = \"1.0.0\"\n{image}{layers}");
+            project.write("trilith.toml", text);
+        };
+        let build = |flags: &[&str]| {
+            Trilith::new()
+                .json(&[&["build", "--push", "--project", path(&project)], flags].concat())
+        };
+        let written = |built: &serde_json::Value| -> Vec<String> {
+            let tags = built["tags"].as_array().unwrap().iter();
+            tags.map(|written| tag(written).to_owned()).collect()
+        };
+
+        describe("acme/all", "");
+        let all = build(&[]);
+        let [versioned, lock, source] = <[String; 3]>::try_from(written(&all)).unwrap();
+        for (skipped, expected) in [
+            ("versioned", vec![lock.as_str(), &source]),
+            ("lock", vec![versioned.as_str(), &source]),
+            ("versioned,lock", vec![source.as_str()]),
+        ] {
+            let repository = format!("acme/{}", skipped.replace(',', "-"));
+            describe(&repository, "");
+            let dry = build(&["--skip-tags", skipped, "--dry-run"]);
+            assert_eq!(written(&dry), expected, "{skipped}");
+            let fewer = build(&["--skip-tags", skipped]);
+            assert_eq!(written(&fewer), expected, "{skipped}");
+            assert_eq!(fewer["digest"], all["digest"], "{skipped}");
+            assert_eq!(registry.tags(&repository).len(), expected.len());
+            for tag in expected {
+                let [here, there] =
+                    [&repository, "acme/all"].map(|name| registry.manifest(name, tag).unwrap());
+                assert_eq!(here.digest, there.digest, "{skipped}: {tag}");
+            }
+            assert_complete(&registry, &repository);
+        }
+
+        // The file says it too, and what is skipped is built from where it is there.
+        describe("acme/all", "skip_tags = [\"lock\", \"versioned\"]\n");
+        project.write("app/main.py", "print('changed')\n");
+        let changed = build(&[]);
+        assert_eq!(written(&changed).len(), 1, "{changed}");
+        let plan = build(&["--cache-strategy", "lock", "--force", "--dry-run"]);
+        assert_eq!(written(&plan), written(&changed));
+        assert_eq!(registry.tags("acme/all").len(), 4);
+        project.write("app/main.py", "print('changed again')\n");
+        let plan = build(&["--dry-run"]);
+        assert_eq!(plan["level"], "lock", "{plan}");
+    }
+    let refused = Trilith::new().error(2, &["build", "--skip-tags", "source"]);
+    assert!(
+        refused.contains("possible values: versioned, lock"),
+        "{refused}"
+    );
+}
+
+#[test]
 fn three_levels_on_one_registry() {
     let registry = Registry::start(RegistryOptions::default());
     let base = busybox_image(&registry, "base:1", &ImageOptions::default());

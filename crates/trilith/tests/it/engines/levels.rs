@@ -10,6 +10,7 @@ on! {
     [docker_20, docker_26, docker_with_containerd, podman_4, podman_5, buildkit]:
     three_levels,
     a_dockerfile_without_levels_has_all_tags,
+    tags_that_are_skipped,
     templates_are_told_what_they_start_from,
     several_platforms_are_one_index,
 }
@@ -131,6 +132,35 @@ fn a_dockerfile_without_levels_has_all_tags(engine: Start) {
     }
     let forced = built(&trilith, &engine, &project, &["--push", "--force"]);
     assert_eq!((&forced["action"], tags(&forced)), (&"build".into(), 3));
+}
+
+fn tags_that_are_skipped(engine: Start) {
+    let registry = Registry::start(RegistryOptions::default());
+    let base = busybox_image(&registry, "base:1", &ImageOptions::default());
+    let (engine, trilith) = (engine(), Trilith::new());
+    let project = project(&registry, &base.reference);
+    let skip = ["--push", "--skip-tags", "versioned,lock"];
+    let first = built(&trilith, &engine, &project, &skip);
+    assert_eq!(tags(&first), 1, "{first}");
+    assert_eq!(level_tags(&registry), 1);
+    assert_eq!(stamps(&trilith, &first["reference"]).len(), 3);
+    assert_eq!(engine.images(), Vec::<String>::new());
+
+    // A lower level is one question away for a build that writes it.
+    project.write("app/run", "#!/bin/sh\necho changed\n");
+    let second = built(
+        &trilith,
+        &engine,
+        &project,
+        &["--push", "--skip-tags", "versioned"],
+    );
+    assert_eq!((tags(&second), level_tags(&registry)), (2, 3), "{second}");
+    project.write("app/run", "#!/bin/sh\necho changed again\n");
+    let third = built(&trilith, &engine, &project, &skip);
+    assert_eq!((tags(&third), level_tags(&registry)), (1, 4), "{third}");
+    let lock = stamps(&trilith, &second["tags"][0]);
+    let source = stamps(&trilith, &third["reference"]);
+    assert_eq!(source["deps"], lock["deps"]);
 }
 
 fn templates_are_told_what_they_start_from(engine: Start) {

@@ -197,6 +197,8 @@ fn an_agent_server_ends_with_all_three_tags() {
             image,
         )
     };
+    let plan = run(&["plan", "--skip-tags", "versioned"]);
+    assert_eq!(strings(&plan["tags"]).len(), 2, "{plan}");
     let plan = run(&["plan"]);
     assert_eq!(plan["action"], "build");
     assert_eq!(plan["tags"].as_array().unwrap().len(), 3, "{plan}");
