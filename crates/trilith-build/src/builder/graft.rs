@@ -244,9 +244,7 @@ fn graft_levels(
             .iter()
             .filter(|layer| layer.level <= level)
             .filter(|layer| below_level.is_none_or(|below| layer.level > below));
-        let mut own: Vec<&ReadyLayer> = own.collect();
-        // As where the image of every level is made.
-        own.sort_by_key(|layer| layer.level);
+        let own: Vec<&ReadyLayer> = own.collect();
         let images = graft_level(loaded, level, below, &own, ground.base.as_ref())?;
         built.push(BuiltLevel::new(level, images));
     }
