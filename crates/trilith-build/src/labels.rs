@@ -27,10 +27,7 @@ pub(crate) fn labels(keys: &Keys, level: Level) -> BTreeMap<String, String> {
 
 /// Returns the level that labels speak of.
 pub(crate) fn level(labels: &BTreeMap<&str, &str>) -> Option<Level> {
-    let text = labels.get(LEVEL)?;
-    Level::ALL
-        .into_iter()
-        .find(|level| level.to_string() == *text)
+    labels.get(LEVEL)?.parse().ok()
 }
 
 /// Returns whether the labels of an image and those of a container are of the same image of a

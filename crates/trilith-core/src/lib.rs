@@ -84,7 +84,7 @@ pub use inputs::{
     EntryInput, ImageInput, Input, InputList, Inputs, InputsDocument, InputsDocumentError,
     InputsError, KEY_DOMAIN, LayerInput, LockFile, Payload, SourceTree, diff,
 };
-pub use level::Level;
+pub use level::{Level, LevelError};
 pub use pattern::{PatternError, Patterns};
 pub use plan::{
     Action, BuildFrom, Existence, Plan, PlanError, PlanOptions, Planner, Step, Strategy,

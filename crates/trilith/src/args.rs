@@ -10,6 +10,7 @@ use std::path::PathBuf;
 use std::str::FromStr;
 use std::time::Duration;
 
+use clap::builder::{PossibleValuesParser, TypedValueParser};
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use clap_complete::Shell;
 use trilith_core::{Level, Platform, Reference, Repository, Scheme, Strategy, Tag};
@@ -307,20 +308,9 @@ pub(crate) enum Preset {
     OpenHandsV1,
 }
 
-/// A level whose tag an image can do without.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub(crate) enum LowerLevel {
-    Versioned,
-    Lock,
-}
-
-impl From<LowerLevel> for Level {
-    fn from(level: LowerLevel) -> Self {
-        match level {
-            LowerLevel::Versioned => Self::Versioned,
-            LowerLevel::Lock => Self::Lock,
-        }
-    }
+/// Takes the name of one of `levels`.
+fn one_of<const N: usize>(levels: [Level; N]) -> impl TypedValueParser<Value = Level> {
+    PossibleValuesParser::new(levels.map(Level::as_str)).try_map(|name| name.parse::<Level>())
 }
 
 /// What is built, each over what trilith.toml says.
@@ -368,8 +358,9 @@ pub(crate) struct ProjectArgs {
     #[arg(long, alias = "custom-tag", value_name = "TAG")]
     pub(crate) tag: Vec<Tag>,
     /// Do not write the tags of these levels; they are looked for all the same
-    #[arg(long, value_enum, value_delimiter = ',', value_name = "LEVEL")]
-    pub(crate) skip_tags: Vec<LowerLevel>,
+    #[arg(long, value_parser = one_of([Level::Versioned, Level::Lock]), value_delimiter = ',',
+          value_name = "LEVEL")]
+    pub(crate) skip_tags: Vec<Level>,
     /// Hash as the reference does for an image without browser support (openhands schemes)
     #[arg(long)]
     pub(crate) no_browser: bool,
@@ -659,8 +650,8 @@ pub(crate) struct Prune {
     #[arg(long, value_name = "SIZE", value_parser = quantity::size)]
     pub(crate) keep_size: Option<u64>,
     /// Keep the images of this level: versioned, lock or source
-    #[arg(long, value_enum, value_name = "LEVEL")]
-    pub(crate) keep_level: Vec<KeepLevel>,
+    #[arg(long, value_parser = one_of(Level::ALL), value_name = "LEVEL")]
+    pub(crate) keep_level: Vec<Level>,
     /// Tell what would be removed, and remove nothing
     #[arg(long)]
     pub(crate) dry_run: bool,
@@ -670,13 +661,6 @@ pub(crate) struct Prune {
     /// With --registry: do remove
     #[arg(long, requires = "registry", conflicts_with = "dry_run")]
     pub(crate) yes: bool,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub(crate) enum KeepLevel {
-    Versioned,
-    Lock,
-    Source,
 }
 
 #[derive(Debug, Args)]

@@ -8,7 +8,7 @@ use trilith_build::project::values::{
     parse_project_path, parse_stage, parse_user,
 };
 use trilith_build::{DockerfileOverrides, Overrides, Settings};
-use trilith_core::{ConfigRecipe, LayerRecipe, Level};
+use trilith_core::{ConfigRecipe, LayerRecipe};
 
 use crate::args::ProjectArgs;
 use crate::environment;
@@ -41,7 +41,7 @@ pub(crate) fn settings(args: &ProjectArgs) -> Result<Settings, Failure> {
         ignore: args.ignore.clone(),
         suffix: args.suffix.clone(),
         other_tags: args.tag.clone(),
-        skip_tags: args.skip_tags.iter().map(|&level| level.into()).collect(),
+        skip_tags: args.skip_tags.iter().copied().collect(),
         no_browser: args.no_browser,
         layers: args
             .layer
@@ -68,10 +68,7 @@ fn in_project(project: &Path, path: &Path) -> PathBuf {
 fn layer(text: &str) -> Result<LayerRecipe, Failure> {
     let malformed = || Failure::usage(format!("`--layer {text}` is not LEVEL=COPY:TO[:UID:GID]"));
     let (level, rest) = text.split_once('=').ok_or_else(malformed)?;
-    let level = Level::ALL
-        .into_iter()
-        .find(|l| l.as_str() == level)
-        .ok_or_else(malformed)?;
+    let level = level.parse().map_err(|_| malformed())?;
     let mut parts = rest.splitn(3, ':');
     let copy = parse_project_path(parts.next().unwrap_or_default()).map_err(option("--layer"))?;
     let to = parts

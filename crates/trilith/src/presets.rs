@@ -84,7 +84,7 @@ fn options(args: &ProjectArgs) -> Result<PresetOptions, Failure> {
         no_browser: args.no_browser,
         target,
         other_tags: args.tag.clone(),
-        skip_tags: args.skip_tags.iter().map(|&level| level.into()).collect(),
+        skip_tags: args.skip_tags.iter().copied().collect(),
         args: build_args,
         extra_deps,
         config: image_config(args)?,

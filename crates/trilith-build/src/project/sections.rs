@@ -297,16 +297,13 @@ fn lower_level(value: &DeValue<'_>) -> Result<Level, Refusal> {
 
 fn level_among(levels: &[Level], value: &DeValue<'_>) -> Result<Level, Refusal> {
     let text = text(value)?;
-    let names: Vec<&str> = levels.iter().map(|level| level.as_str()).collect();
-    levels
-        .iter()
-        .copied()
-        .find(|level| level.as_str() == text)
-        .ok_or_else(|| {
-            let words = format!("`{text}` is none of {}", listed(&names));
-            let near = nearest(text, &names).map(|near| format!(", did you mean `{near}`?"));
-            Refusal::Value(words + &near.unwrap_or_default())
-        })
+    let level = text.parse().ok();
+    level.filter(|level| levels.contains(level)).ok_or_else(|| {
+        let names: Vec<&str> = levels.iter().map(|level| level.as_str()).collect();
+        let words = format!("`{text}` is none of {}", listed(&names));
+        let near = nearest(text, &names).map(|near| format!(", did you mean `{near}`?"));
+        Refusal::Value(words + &near.unwrap_or_default())
+    })
 }
 
 fn port(value: &DeValue<'_>) -> Result<String, Refusal> {

@@ -8,7 +8,7 @@ use trilith_build::{
 };
 use trilith_core::{Digest, Level, Repository};
 
-use crate::args::{self, KeepLevel};
+use crate::args;
 use crate::output::{Failure, Output, bytes};
 
 #[derive(Serialize)]
@@ -104,7 +104,7 @@ pub(crate) async fn run(
     let options = PruneOptions {
         older_than: args.older_than,
         keep_size: args.keep_size,
-        keep_levels: args.keep_level.iter().copied().map(level).collect(),
+        keep_levels: args.keep_level.clone(),
         dry_run: args.dry_run || (args.registry.is_some() && !args.yes),
     };
     if let Some(repository) = &args.registry {
@@ -114,14 +114,6 @@ pub(crate) async fn run(
     }
     let document = document(prune(context, &options).await?, args.dry_run);
     output.result(&document, || text(&document))
-}
-
-fn level(level: KeepLevel) -> Level {
-    match level {
-        KeepLevel::Versioned => Level::Versioned,
-        KeepLevel::Lock => Level::Lock,
-        KeepLevel::Source => Level::Source,
-    }
 }
 
 fn document(report: PruneReport, dry_run: bool) -> Document {
